@@ -1,0 +1,313 @@
+"""Everything that a training run depends on besides its data: frozen dataclasses, TOML in and TOML out.
+
+A config checks itself when it is made and reports all that is wrong with it at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tomli_w
+
+from tunelater.distributions import Distribution, LambdaSpace, Linear, PointMass, Uniform
+from tunelater.losses import FAMILIES
+from tunelater.problems import InputError, Problems, did_you_mean
+
+TRUNK_NAMES = ("mlp",)
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    trunk: str = "mlp"
+    """Which network turns an input into pooled features."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the trunk, such as `width` and `depth`."""
+
+    def problems(self) -> list[str]:
+        if self.trunk in TRUNK_NAMES:
+            return []
+        return [f"there is no trunk {self.trunk!r}{did_you_mean(self.trunk, TRUNK_NAMES)}"]
+
+
+@dataclass(frozen=True)
+class FiLMConfig:
+    hidden: int = 128
+    """Width of the hidden layer of each of FiLM's two networks."""
+    start: Literal["paper", "identity"] = "paper"
+    """`identity` starts at sigma = 1, mu = 0."""
+    rescale: bool = False
+    """Map lambda to [0, 1] before FiLM sees it."""
+    bias: bool = True
+    """Whether FiLM's layers have biases, as in the paper's released code."""
+
+    def problems(self) -> list[str]:
+        problems = Problems()
+        problems.check(self.hidden >= 1, f"film.hidden must be 1 or more, got {self.hidden}")
+        problems.check(self.start in ("paper", "identity"), f"film.start is 'paper' or 'identity', got {self.start!r}")
+        return list(problems)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    name: Literal["sgd", "adam", "adamw"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    """L2 penalty for sgd and adam; decoupled for adamw."""
+    momentum: float = 0.9
+    """For sgd."""
+
+    def problems(self) -> list[str]:
+        problems = Problems()
+        names = ("sgd", "adam", "adamw")
+        problems.check(self.name in names, f"there is no optimizer {self.name!r}{did_you_mean(self.name, names)}")
+        problems.check(
+            0 < self.learning_rate < math.inf, f"optimizer.learning_rate must be positive, got {self.learning_rate}"
+        )
+        problems.check(
+            0 <= self.weight_decay < math.inf, f"optimizer.weight_decay must be 0 or more, got {self.weight_decay}"
+        )
+        problems.check(0 <= self.momentum < 1, f"optimizer.momentum must be in [0, 1), got {self.momentum}")
+        return list(problems)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    name: Literal["constant", "multistep", "cosine"] = "cosine"
+    milestones: tuple[int, ...] = ()
+    """Epochs at which `multistep` multiplies the learning rate by `factor`."""
+    factor: float = 0.1
+    warmup_epochs: float = 0.0
+    """Epochs over which the rate first rises linearly from zero."""
+
+    def problems(self) -> list[str]:
+        problems = Problems()
+        names = ("constant", "multistep", "cosine")
+        problems.check(self.name in names, f"there is no schedule {self.name!r}{did_you_mean(self.name, names)}")
+        rising = all(a < b for a, b in zip((0, *self.milestones), self.milestones, strict=False))
+        problems.check(rising, f"schedule.milestones must be rising positive epochs, got {list(self.milestones)}")
+        problems.check(
+            self.name != "multistep" or bool(self.milestones), "schedule 'multistep' needs milestones, got none"
+        )
+        problems.check(0 < self.factor < 1, f"schedule.factor must be in (0, 1), got {self.factor}")
+        problems.check(
+            0 <= self.warmup_epochs < math.inf, f"schedule.warmup_epochs must be 0 or more, got {self.warmup_epochs}"
+        )
+        return list(problems)
+
+    def multiplier(self, step: int, steps_per_epoch: int, steps: int) -> float:
+        """The factor on the learning rate at a step, counted from 0, of a training of `steps` steps."""
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        if step < warmup:
+            return (step + 1) / warmup
+        if self.name == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+        if self.name == "multistep":
+            return self.factor ** sum(step >= milestone * steps_per_epoch for milestone in self.milestones)
+        return 1.0
+
+
+@dataclass(frozen=True)
+class AveragingConfig:
+    decay: float = 0.9
+    """Exponential moving average of the weights: the share of the old average that an update keeps."""
+    every: Literal["epoch", "step"] = "epoch"
+
+    def problems(self) -> list[str]:
+        problems = Problems()
+        problems.check(0 < self.decay < 1, f"averaging.decay must be in (0, 1), got {self.decay}")
+        problems.check(self.every in ("epoch", "step"), f"averaging.every is 'epoch' or 'step', got {self.every!r}")
+        return list(problems)
+
+
+@dataclass(frozen=True)
+class EarlyStoppingConfig:
+    metric: str = "average_precision"
+    """A metric of the validation split, averaged over a small grid of lambdas; the best epoch's weights are kept."""
+    patience: int = 20
+    """Stop after so many epochs without a better value."""
+
+    def problems(self) -> list[str]:
+        return [] if self.patience >= 1 else [f"early_stopping.patience must be 1 or more, got {self.patience}"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training run. The defaults are for tables.
+
+    Raises:
+        InputError: every value that breaks a rule, at once.
+    """
+
+    loss: str = "vs"
+    lambdas: LambdaSpace = field(default_factory=lambda: LambdaSpace(gamma=Linear(0, 0.3, 0), tau=Linear(0, 3, 0.33)))
+    """The distribution of the loss hyperparameters; numbers are fixed values."""
+    lambda_per: Literal["batch", "sample"] = "batch"
+    """One draw of lambda for each mini-batch (the paper), or one for each sample."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    film: FiLMConfig | None = field(default_factory=FiLMConfig)
+    """None hides lambda from the model ("LCT without FiLM", Eq. 8). Ignored where no hyperparameter varies."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    epochs: int = 100
+    batch_size: int = 128
+    """Samples of a step over all processes together."""
+    clip_norm: float | None = 0.5
+    """Largest norm of a step's gradient."""
+    averaging: AveragingConfig | None = None
+    early_stopping: EarlyStoppingConfig | None = field(default_factory=EarlyStoppingConfig)
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        for part in (self.model, self.film, self.optimizer, self.schedule, self.averaging, self.early_stopping):
+            problems.add(*(part.problems() if part is not None else ()))
+        if self.loss not in FAMILIES:
+            problems.add(f"there is no loss {self.loss!r}{did_you_mean(self.loss, FAMILIES)}")
+        else:
+            problems.add(*self.lambdas.problems_for(FAMILIES[self.loss].hyperparameters, self.loss))
+        problems.check(
+            self.lambda_per in ("batch", "sample"), f"lambda_per is 'batch' or 'sample', got {self.lambda_per!r}"
+        )
+        problems.check(self.epochs >= 1, f"epochs must be 1 or more, got {self.epochs}")
+        problems.check(self.batch_size >= 1, f"batch_size must be 1 or more, got {self.batch_size}")
+        problems.check(
+            self.clip_norm is None or 0 < self.clip_norm < math.inf, f"clip_norm must be positive, got {self.clip_norm}"
+        )
+        problems.check(
+            self.precision in PRECISIONS, f"precision is one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+        )
+        problems.check(0 <= self.seed < 2**63, f"seed must be in [0, 2^63), got {self.seed}")
+        problems.raise_if_any()
+
+    def to_toml(self) -> str:
+        """The resolved config, with every default spelled out; None is written as false."""
+        return tomli_w.dumps(_plain(self))
+
+    @classmethod
+    def from_toml(cls, text: str) -> Config:
+        """The config of a TOML text; what it does not set takes the default.
+
+        A distribution is a number, `{linear = [a, b, h_b]}` or `{uniform = [a, b]}`.
+
+        Raises:
+            InputError: text that is not TOML, unknown keys, values of a wrong type or out of range; all at once.
+        """
+        try:
+            raw = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"the config is not valid TOML: {error}") from None
+        problems = Problems()
+        config = _parse(cls, raw, "", problems)
+        problems.raise_if_any()
+        return config
+
+    @classmethod
+    def read(cls, path: str | Path) -> Config:
+        """The config in a TOML file."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"there is no config file {path}")
+        try:
+            return cls.from_toml(path.read_text(encoding="utf-8"))
+        except InputError as error:
+            raise InputError(f"{path}: {problem}" for problem in error.problems) from None
+
+
+def parse_distribution(text: str) -> Distribution:
+    """A distribution from text: `0.1`, `linear(0, 3, 0.33)` or `uniform(0, 3)`.
+
+    >>> parse_distribution("linear(0, 3, 0.1)")
+    Linear(a=0.0, b=3.0, h_b=0.1)
+    """
+    name, _, arguments = text.replace(" ", "").rstrip(")").partition("(")
+    try:
+        if not arguments:
+            return PointMass(float(name))
+        return _distribution({name: [float(a) for a in arguments.split(",")]})
+    except InputError:
+        raise
+    except ValueError:
+        raise InputError(f"a distribution is a number, linear(a, b, h_b) or uniform(a, b); got {text!r}") from None
+
+
+def _distribution(value: Any) -> Distribution:
+    kinds = {"linear": (Linear, 3), "uniform": (Uniform, 2)}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return PointMass(float(value))
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((name, arguments),) = value.items()
+        if name in kinds and isinstance(arguments, list) and len(arguments) == kinds[name][1]:
+            return kinds[name][0](*(float(a) for a in arguments))
+    raise ValueError(f"a distribution is a number, {{linear = [a, b, h_b]}} or {{uniform = [a, b]}}; got {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as plain dicts, lists and scalars that TOML can hold."""
+    if isinstance(value, LambdaSpace):
+        return {
+            name: d.value if isinstance(d, PointMass) else {"linear": [d.a, d.b, d.h_b]} for name, d in value.items()
+        }  # type: ignore[attr-defined]
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return False if value is None else value
+
+
+def _parse(cls: Any, raw: Mapping[str, Any], where: str, problems: Problems) -> Any:
+    """An instance of dataclass `cls` from plain values. Problems are collected; the return is then meaningless."""
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    sound = True
+    for key, value in raw.items():
+        if key not in hints:
+            problems.add(f"unknown setting {where + key!r}{did_you_mean(key, hints)}")
+            continue
+        try:
+            values[key] = _convert(hints[key], value, f"{where}{key}", problems)
+        except (ValueError, TypeError) as error:
+            sound = False
+            problems.add(*(error.problems if isinstance(error, InputError) else (f"{where}{key}: {error}",)))
+    if not sound:
+        return None
+    try:
+        return cls(**values)
+    except InputError as error:
+        problems.add(*error.problems)
+
+
+def _convert(hint: Any, value: Any, where: str, problems: Problems) -> Any:
+    options = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if type(None) in options and value is False:
+        return None
+    (hint,) = (option for option in options if option is not type(None))
+    if hint is LambdaSpace:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"needs a table of distributions, got {value!r}")
+        return LambdaSpace(**{name: _distribution(item) for name, item in value.items()})
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"needs a table, got {value!r}")
+        return _parse(hint, value, f"{where}.", problems)
+    if typing.get_origin(hint) is Mapping:
+        return dict(value)
+    if typing.get_origin(hint) is tuple:
+        return tuple(value)
+    if typing.get_origin(hint) is Literal:
+        return value
+    wanted = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}[hint]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
+        raise TypeError(f"needs {hint.__name__}, got {value!r}")
+    return hint(value)

@@ -1,0 +1,90 @@
+"""What training and scoring need of data: inputs by index, targets, weights, in three splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tunelater.problems import Problems
+
+
+class Split(Protocol):
+    """N labelled samples."""
+
+    @property
+    def target(self) -> Tensor:
+        """(N,) class indices, int64."""
+
+    @property
+    def weight(self) -> Tensor | None:
+        """(N,) non-negative sample weights, float32, or None where all are one."""
+
+    def __len__(self) -> int: ...
+
+    def inputs(self, index: Tensor | slice, noise: int | None = None) -> Tensor:
+        """The network's inputs of some samples; in training `noise` is the seed of what augments them."""
+
+    def to(self, device: torch.device) -> Split:
+        """The same split with what fits held on a device."""
+
+
+@dataclass(frozen=True)
+class TensorSplit:
+    """Samples whose inputs are one tensor: preprocessed tables, or anything else that fits in memory.
+
+    Args:
+        x: (N, ...) inputs, finite floats.
+        target: (N,) class indices, int64.
+        weight: (N,) non-negative sample weights, or None.
+
+    Raises:
+        InputError: shapes that do not fit, inputs or weights that are not finite, negative weights.
+    """
+
+    x: Tensor
+    target: Tensor
+    weight: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        n = len(self.x)
+        problems.check(n > 0, "a split needs samples, got none")
+        problems.check(self.target.shape == (n,), f"{n} inputs need {n} targets, got shape {tuple(self.target.shape)}")
+        problems.check(
+            not self.x.is_floating_point() or bool(torch.isfinite(self.x).all()),
+            "inputs must be finite; impute or remove what is not",
+        )
+        if self.weight is not None:
+            problems.check(self.weight.shape == (n,), f"{n} inputs need {n} weights, got {tuple(self.weight.shape)}")
+            sound = bool(torch.isfinite(self.weight).all()) and bool((self.weight >= 0).all())
+            problems.check(sound, "sample weights must be finite and not negative")
+        problems.raise_if_any()
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def inputs(self, index: Tensor | slice, noise: int | None = None) -> Tensor:
+        return self.x[index]
+
+    def to(self, device: torch.device) -> TensorSplit:
+        weight = None if self.weight is None else self.weight.to(device)
+        return TensorSplit(self.x.to(device), self.target.to(device), weight)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Samples to train on, to choose on, and to report on; the last may be missing."""
+
+    train: Split
+    validation: Split
+    test: Split | None = None
+
+
+def class_counts(split: Split, n_classes: int = 2) -> list[float]:
+    """The total weight of each class."""
+    weight = torch.ones(len(split)) if split.weight is None else split.weight
+    counts = torch.zeros(n_classes, dtype=torch.float64, device=weight.device)
+    return counts.index_add_(0, split.target, weight.double()).tolist()

@@ -1,0 +1,276 @@
+"""Distributions of loss hyperparameters, and the named product space that training draws lambda from.
+
+A baseline is a point mass: training at one fixed lambda and training over a distribution are the same code with other
+distributions in the `LambdaSpace`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tunelater.problems import InputError, Problems, did_you_mean
+
+Lambda = Mapping[str, float]
+"""One value of lambda, by name."""
+Lambdas = Mapping[str, NDArray[np.float64]]
+"""L values of lambda: arrays of shape (L,), by name."""
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """A distribution of one hyperparameter on the closed interval [a, b]."""
+
+    @property
+    def a(self) -> float: ...
+    @property
+    def b(self) -> float: ...
+    @property
+    def mean(self) -> float: ...
+    def pdf(self, x: ArrayLike) -> NDArray[np.float64]: ...
+    def cdf(self, x: ArrayLike) -> NDArray[np.float64]: ...
+    def quantile(self, p: ArrayLike) -> NDArray[np.float64]: ...
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The distribution on [a, b] whose density is a straight line with height h_b at b (Appendix D of the paper).
+
+    The height at a follows from unit area: h_a = 2 / (b - a) - h_b. It is uniform for h_b = 1 / (b - a), triangular for
+    h_b = 0 (falling) or h_b = 2 / (b - a) (rising).
+
+    Raises:
+        InputError: unless a < b, both finite, and 0 <= h_b <= 2 / (b - a), outside of which the density is negative.
+    """
+
+    a: float
+    b: float
+    h_b: float
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        interval = math.isfinite(self.a) and math.isfinite(self.b) and self.a < self.b
+        problems.check(interval, f"Linear(a, b, h_b) needs finite a < b, got a={self.a}, b={self.b}")
+        if interval:
+            top = 2 / (self.b - self.a)
+            within = 0 <= self.h_b <= top * (1 + 1e-12)
+            problems.check(
+                within,
+                f"Linear({self.a:g}, {self.b:g}, h_b) needs a height h_b at {self.b:g} in [0, {top:.6g}], the range in "
+                f"which the density is nowhere negative; got {self.h_b:g}",
+            )
+            object.__setattr__(self, "h_b", min(float(self.h_b), top))
+        problems.raise_if_any()
+
+    @property
+    def h_a(self) -> float:
+        """The height of the density at a."""
+        return max(0.0, 2 / (self.b - self.a) - self.h_b)
+
+    @property
+    def mean(self) -> float:
+        return self.a + (self.b - self.a) ** 2 * (self.h_a + 2 * self.h_b) / 6
+
+    def pdf(self, x: ArrayLike) -> NDArray[np.float64]:
+        """The density at x, zero outside [a, b]."""
+        x = np.asarray(x, np.float64)
+        height = self.h_a + (self.h_b - self.h_a) * (x - self.a) / (self.b - self.a)
+        return np.where((x >= self.a) & (x <= self.b), height, 0.0)
+
+    def cdf(self, x: ArrayLike) -> NDArray[np.float64]:
+        """P(X <= x)."""
+        x = np.asarray(x, np.float64)
+        u = np.clip(x, self.a, self.b) - self.a
+        area = u * (self.h_a + (self.h_b - self.h_a) * u / (2 * (self.b - self.a)))
+        return np.where(x >= self.b, 1.0, np.clip(area, 0.0, 1.0))
+
+    def quantile(self, p: ArrayLike) -> NDArray[np.float64]:
+        """The inverse of `cdf` for p in [0, 1]; fed with uniform numbers it samples the distribution.
+
+        The root of the quadratic is taken in the form without cancellation, which also covers the uniform case.
+        """
+        p = np.asarray(p, np.float64)
+        slope = (self.h_b - self.h_a) / (self.b - self.a)
+        root = np.sqrt(np.maximum(self.h_a**2 + 2 * p * slope, 0.0))
+        u = np.divide(2 * p, self.h_a + root, out=np.zeros_like(p), where=p > 0)
+        return np.clip(self.a + u, self.a, self.b)
+
+
+def Uniform(a: float, b: float) -> Linear:
+    """The uniform distribution on [a, b]."""
+    return Linear(a, b, 1 / (b - a) if b > a else math.nan)
+
+
+def Triangular(a: float, b: float, *, rising: bool = False) -> Linear:
+    """The triangular distribution on [a, b] with its peak at a, or at b where `rising`."""
+    return Linear(a, b, 2 / (b - a) if rising and b > a else 0.0)
+
+
+@dataclass(frozen=True)
+class PointMass:
+    """All mass on one finite value: a hyperparameter that is not varied."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise InputError(f"PointMass needs a finite value, got {self.value}")
+
+    @property
+    def a(self) -> float:
+        return self.value
+
+    @property
+    def b(self) -> float:
+        return self.value
+
+    @property
+    def mean(self) -> float:
+        return self.value
+
+    def pdf(self, x: ArrayLike) -> NDArray[np.float64]:
+        """Infinite at the value, zero elsewhere."""
+        return np.where(np.asarray(x, np.float64) == self.value, np.inf, 0.0)
+
+    def cdf(self, x: ArrayLike) -> NDArray[np.float64]:
+        return np.where(np.asarray(x, np.float64) >= self.value, 1.0, 0.0)
+
+    def quantile(self, p: ArrayLike) -> NDArray[np.float64]:
+        return np.full(np.shape(p), float(self.value))
+
+
+class LambdaSpace(Mapping[str, Distribution]):
+    """Independent named distributions, one for each hyperparameter of a loss; a number stands for a `PointMass`.
+
+    >>> space = LambdaSpace(gamma=Linear(0, 0.3, 0), tau=1.0)
+    >>> space.free
+    ('gamma',)
+    >>> sorted(space.draw(seed=0, step=7))
+    ['gamma', 'tau']
+    """
+
+    def __init__(self, **distributions: Distribution | float) -> None:
+        self._distributions: dict[str, Distribution] = {
+            name: d if isinstance(d, Distribution) else PointMass(float(d)) for name, d in distributions.items()
+        }
+        self._block: tuple[tuple[int, int], list[dict[str, float]]] = ((-1, -1), [])
+
+    def __getitem__(self, name: str) -> Distribution:
+        return self._distributions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._distributions)
+
+    def __len__(self) -> int:
+        return len(self._distributions)
+
+    def __repr__(self) -> str:
+        return f"LambdaSpace({', '.join(f'{name}={d}' for name, d in self.items())})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LambdaSpace) and self._distributions == other._distributions
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._distributions.items()))
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The names that vary: what FiLM is fed with."""
+        return tuple(name for name, d in self.items() if not isinstance(d, PointMass))
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """The mean of each hyperparameter: the default lambda of a model."""
+        return {name: d.mean for name, d in self.items()}
+
+    def draw(self, seed: int, step: int, size: int | None = None) -> dict[str, float] | dict[str, NDArray[np.float64]]:
+        """The lambda of one training step: floats, or arrays of shape (size,) with one value a sample.
+
+        It depends on (seed, step) alone, through a counter-based generator: every process of data-parallel training, and
+        a run resumed in the middle, draws the same. (Single draws are made 256 at a time: a generator costs 10 us.)
+        """
+        if size is not None:
+            return self.sample(size, keyed_rng(seed, "lambda", step))
+        block, row = divmod(step, 256)
+        if self._block[0] != (seed, block):
+            draws = self.sample(256, keyed_rng(seed, "lambda", block))
+            self._block = ((seed, block), [at(draws, i) for i in range(256)])
+        return self._block[1][row]
+
+    def sample(self, n: int, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+        """n independent draws: arrays of shape (n,), by name."""
+        return {name: d.quantile(rng.random(n)) for name, d in self.items()}
+
+    def grid(self, points: int | Mapping[str, int | Sequence[float]] = 5) -> dict[str, NDArray[np.float64]]:
+        """The Cartesian product of values of each dimension: arrays of shape (L,), by name, the last varying fastest.
+
+        Args:
+            points: how many equally spaced values from a to b each varying dimension gets; or, by name, a number or the
+                values themselves (also outside [a, b], and also for a point mass). A point mass has one value.
+
+        Raises:
+            InputError: an unknown name, a number below one, or an empty or non-finite list of values.
+        """
+        wanted = dict(points) if isinstance(points, Mapping) else dict.fromkeys(self.free, points)
+        problems = Problems()
+        axes = []
+        for name in wanted.keys() - self.keys():
+            problems.add(f"the lambda grid names {name!r}, which this space does not have{did_you_mean(name, self)}")
+        for name, d in self.items():
+            values = wanted.get(name, 5)
+            if isinstance(values, int):
+                problems.check(values >= 1, f"the lambda grid needs one or more points for {name}, got {values}")
+                axes.append(np.linspace(d.a, d.b, max(values, 1)) if name in self.free else np.array([d.mean]))
+            else:
+                axis = np.asarray(values, np.float64).reshape(-1)
+                problems.check(
+                    axis.size > 0 and bool(np.isfinite(axis).all()),
+                    f"the lambda grid needs finite values for {name}, got {list(values)}",
+                )
+                axes.append(axis)
+        problems.raise_if_any()
+        mesh = np.meshgrid(*axes, indexing="ij") if axes else []
+        return {name: axis.reshape(-1) for name, axis in zip(self, mesh, strict=True)}
+
+    def contains(self, lam: Lambda) -> bool:
+        """Whether every value lies in the range that was trained on (to rounding)."""
+        return all(d.a - 1e-9 <= lam[name] <= d.b + 1e-9 for name, d in self.items())
+
+    def problems_for(self, hyperparameters: Mapping[str, tuple[float, float]], loss: str) -> list[str]:
+        """What keeps this space from being used with a loss that has these hyperparameters and ranges."""
+        found = [
+            f"loss {loss!r} has no hyperparameter {name!r}{did_you_mean(name, hyperparameters)}"
+            if hyperparameters
+            else f"loss {loss!r} has no hyperparameters, got {name!r}"
+            for name in self
+            if name not in hyperparameters
+        ]
+        for name, (low, high) in hyperparameters.items():
+            if name not in self:
+                found.append(f"loss {loss!r} needs a value or distribution for {name!r}")
+            elif not (low <= self[name].a and self[name].b <= high):
+                found.append(f"{name} of loss {loss!r} must lie in [{low:g}, {high:g}], got {self[name]}")
+        return found
+
+
+def keyed_rng(
+    seed: int, purpose: Literal["lambda", "shuffle", "noise", "bootstrap"], index: int = 0
+) -> np.random.Generator:
+    """A generator that depends on its key alone, so that nothing random needs to be carried along or restored."""
+    stream = ("lambda", "shuffle", "noise", "bootstrap").index(purpose)
+    return np.random.Generator(np.random.Philox(key=np.array([seed, (stream << 56) | index], np.uint64)))
+
+
+def at(lambdas: Lambdas, index: int) -> dict[str, float]:
+    """The lambda at one index of a table of lambdas."""
+    return {name: float(values[index]) for name, values in lambdas.items()}
+
+
+def table(lams: Sequence[Lambda]) -> dict[str, NDArray[np.float64]]:
+    """A table of lambdas from a list of them."""
+    return {name: np.array([lam[name] for lam in lams], np.float64) for name in lams[0]} if lams else {}

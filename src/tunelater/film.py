@@ -1,0 +1,164 @@
+"""Feature-wise linear modulation, and the model that is conditioned on lambda through it.
+
+Shapes: N samples, L lambdas, M of either, C channels of pooled features, K classes, D varying hyperparameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tunelater.distributions import LambdaSpace
+from tunelater.losses import Hyperparameter, LossFamily
+from tunelater.problems import InputError
+
+Start = Literal["paper", "identity"]
+
+
+class FiLM(nn.Module):
+    """lambda -> (sigma, mu), each from its own two-layer network; features become sigma * f + mu (Section 4.3, Eq. 34).
+
+    The two networks are one batched product, so they cost three kernels rather than six.
+
+    Args:
+        space: the distribution that lambda is drawn from; its D varying dimensions are the input.
+        channels: C, the number of pooled features.
+        hidden: width of the hidden layer (128 in the paper).
+        start: `"paper"` leaves PyTorch's usual initial weights and uses sigma as it comes out; `"identity"` starts at
+            sigma = 1, mu = 0: the last layer is zero and the network gives sigma - 1.
+        rescale: map each dimension of lambda from its interval [a, b] to [0, 1] first (the paper feeds it as it is).
+        bias: whether the layers have biases. With them a two-dimensional lambda and 64 channels take 17,280 parameters
+            (the paper's released code); without them 8,448 a branch (the count in the paper's Section 5.1).
+        branches: which of `"scale"` (sigma) and `"shift"` (mu) there are; a missing one is 1 or 0.
+
+    Raises:
+        InputError: a space without a varying dimension (such a model needs no FiLM), or no branch.
+    """
+
+    low: Tensor
+    width: Tensor
+
+    def __init__(
+        self,
+        space: LambdaSpace,
+        channels: int,
+        *,
+        hidden: int = 128,
+        start: Start = "paper",
+        rescale: bool = False,
+        bias: bool = True,
+        branches: Sequence[Literal["scale", "shift"]] = ("scale", "shift"),
+    ) -> None:
+        super().__init__()
+        if not space.free:
+            raise InputError(f"FiLM needs a hyperparameter that varies, got {space}; leave FiLM out for a fixed lambda")
+        if not branches or not set(branches) <= {"scale", "shift"}:
+            raise InputError(f"FiLM's branches are 'scale' and 'shift', one or both; got {branches}")
+        self.names = space.free
+        self.identity = start == "identity"
+        self.branches = tuple(branches)
+        low = torch.tensor([space[name].a if rescale else 0.0 for name in self.names], dtype=torch.float64)
+        high = torch.tensor([space[name].b if rescale else 1.0 for name in self.names], dtype=torch.float64)
+        self.register_buffer("low", low.float(), persistent=False)
+        self.register_buffer("width", (high - low).float(), persistent=False)
+
+        n, d = len(self.branches), len(self.names)
+        self.weight_in = nn.Parameter(torch.empty(n, d, hidden))
+        self.weight_out = nn.Parameter(torch.empty(n, hidden, channels))
+        self.bias_in = nn.Parameter(torch.empty(n, 1, hidden)) if bias else None
+        self.bias_out = nn.Parameter(torch.empty(n, 1, channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """`torch.nn.Linear`'s uniform start; zeros in the last layer for the identity start."""
+        for weight, bias in ((self.weight_in, self.bias_in), (self.weight_out, self.bias_out)):
+            bound = 1 / math.sqrt(weight.shape[1])
+            zero = self.identity and weight is self.weight_out
+            for parameter in (weight, bias):
+                if parameter is not None:
+                    nn.init.zeros_(parameter) if zero else nn.init.uniform_(parameter, -bound, bound)
+
+    def vector(self, lam: Mapping[str, Hyperparameter]) -> Tensor:
+        """(M, D) network input from named hyperparameters; M is 1 for floats."""
+        if all(isinstance(lam[name], float | int) for name in self.names):
+            raw = self.low.new_tensor([[lam[name] for name in self.names]])
+        else:
+            raw = torch.stack([torch.as_tensor(lam[name]).to(self.low).reshape(-1) for name in self.names], dim=-1)
+        return (raw - self.low) / self.width
+
+    def forward(self, lam: Mapping[str, Hyperparameter]) -> tuple[Tensor, Tensor]:
+        """(sigma, mu), each (M, C), for M values of lambda."""
+        lam_MD = self.vector(lam).expand(len(self.branches), -1, -1)
+        hidden = F.relu(_affine(lam_MD, self.weight_in, self.bias_in))
+        out = dict(zip(self.branches, _affine(hidden, self.weight_out, self.bias_out), strict=True))
+        some = next(iter(out.values()))
+        sigma = out["scale"] + self.identity if "scale" in out else torch.ones_like(some)
+        return sigma, out["shift"] if "shift" in out else torch.zeros_like(some)
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)
+
+
+class LossConditional(nn.Module):
+    """A classifier conditioned on lambda: any trunk that gives pooled features, FiLM on them, a linear head.
+
+    >>> from tunelater.distributions import Linear
+    >>> space = LambdaSpace(gamma=0.1, tau=Linear(0, 3, 0.33))
+    >>> model = LossConditional(nn.Linear(5, 16), FiLM(space, channels=16), nn.Linear(16, 2))
+    >>> model(torch.randn(8, 5), {"gamma": 0.1, "tau": 1.0}).shape
+    torch.Size([8, 2])
+
+    Args:
+        trunk: (N, ...) -> (N, C).
+        film: None where lambda is fixed, or is meant to reach the loss alone (Eq. 8).
+        head: (N, C) -> (N, K).
+    """
+
+    def __init__(self, trunk: nn.Module, film: FiLM | None, head: nn.Linear) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.film = film
+        self.head = head
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, C) pooled features. They do not depend on lambda, so a grid of lambdas needs them once."""
+        return self.trunk(x)
+
+    def logits(self, z: Tensor, lam: Mapping[str, Hyperparameter]) -> Tensor:
+        """(N, K) logits from features (N, C), at one lambda (floats) or at one a sample (tensors of shape (N,))."""
+        if self.film is None:
+            return self.head(z)
+        sigma, mu = self.film(lam)
+        if len(sigma) == 1:
+            # W (sigma * f + mu) + b = (W * sigma) f + (W mu + b): K x C numbers change instead of N x C.
+            bias = F.linear(mu, self.head.weight, self.head.bias)[0]
+            return F.linear(z, self.head.weight * sigma, bias)
+        return self.head(z * sigma + mu)
+
+    def forward(self, x: Tensor, lam: Mapping[str, Hyperparameter]) -> Tensor:
+        """(N, K) logits of inputs x at lambda."""
+        return self.logits(self.features(x), lam)
+
+    def margins(self, lambdas: Mapping[str, Tensor], family: LossFamily | None) -> tuple[Tensor, Tensor]:
+        """The binary head at L lambdas as one linear map of the features: weights (L, C) and biases (L,).
+
+        `features @ weights.T + biases` is the family's margin s_+ z_+ - s_- z_-, or z_+ - z_- for `family=None`.
+        """
+        weight, bias = self.head.weight, self.head.bias
+        scale = weight.new_ones(1, 2)
+        if family is not None:
+            scale = family.scale(weight, **lambdas).reshape(-1, 2)
+        contrast = scale[:, 1:] * weight[1] - scale[:, :1] * weight[0]
+        offset = weight.new_zeros(len(scale)) if bias is None else scale[:, 1] * bias[1] - scale[:, 0] * bias[0]
+        if self.film is not None:
+            sigma, mu = self.film(lambdas)
+            offset = offset + (mu * contrast).sum(-1)
+            contrast = contrast * sigma
+        size = max([len(contrast), *(len(values) for values in lambdas.values())])
+        return contrast.expand(size, -1), offset.expand(size)

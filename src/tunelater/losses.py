@@ -1,0 +1,286 @@
+"""The loss families, and what each family's logits say about the posterior.
+
+A family is a loss with named hyperparameters (lambda). One model is trained over many values of lambda, and because every
+lambda asks for other logits, only the family can say which probability a logit stands for. Every family therefore has
+
+* `loss(logits, target, **lam)`: the loss of each sample, and
+* `link(margin, **lam)`, `log_odds(logits, prior, **lam)`, `log_posterior(logits, prior, **lam)`: the posterior that
+  minimises the expected loss, in closed form, under the class frequencies of the training data or any others.
+
+Shapes: N samples, K classes. For two classes column 0 is the negative (majority) class, column 1 the positive one; beta
+is the imbalance ratio n_-/n_+. Every hyperparameter is a float, or a tensor of shape (N,) with one value a sample.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tunelater.problems import InputError, did_you_mean
+
+Hyperparameter = float | Tensor
+
+
+def logit(probability: float) -> float:
+    """log(p / (1 - p)) of a probability in (0, 1)."""
+    return math.log(probability) - math.log1p(-probability)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _column(value: Hyperparameter, like: Tensor) -> Tensor:
+    """A hyperparameter that broadcasts against (N, K): shape () or (N, 1)."""
+    tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    return tensor.unsqueeze(-1) if tensor.ndim else tensor
+
+
+@dataclass(frozen=True)
+class LossFamily(ABC):
+    """A loss with named hyperparameters, and its link.
+
+    Args:
+        class_counts: how many training samples (or how much sample weight) each of the K classes has; positive. Only the
+            ratios matter.
+
+    Raises:
+        InputError: fewer than two classes, or a count that is not positive and finite.
+    """
+
+    class_counts: Sequence[float]
+    beta: float = field(init=False)
+
+    name: ClassVar[str]
+    hyperparameters: ClassVar[Mapping[str, tuple[float, float]]]
+    """Each hyperparameter's closed range."""
+    neutral: ClassVar[Mapping[str, float]]
+    """The value of each hyperparameter at which the family is the cross-entropy (up to a constant factor)."""
+
+    def __post_init__(self) -> None:
+        counts = tuple(float(n) for n in self.class_counts)
+        if len(counts) < 2 or not all(0 < n < math.inf for n in counts):
+            raise InputError(f"class_counts needs two or more positive finite numbers, got {counts}")
+        object.__setattr__(self, "class_counts", counts)
+        object.__setattr__(self, "beta", counts[0] / counts[1] if len(counts) == 2 else max(counts) / min(counts))
+
+    @property
+    def prior(self) -> float:
+        """The share of the positive class in the training data (two classes)."""
+        return self.class_counts[1] / sum(self.class_counts)
+
+    @abstractmethod
+    def loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
+        """The loss of each sample, not averaged.
+
+        Args:
+            logits: (N, K), any floating dtype; half precision is computed in float32.
+            target: (N,) class indices, int64.
+            lam: the family's hyperparameters by name.
+
+        Returns:
+            (N,) non-negative losses, float32 or wider.
+        """
+
+    def scale(self, like: Tensor, **lam: Hyperparameter) -> Tensor:
+        """What the family multiplies the logits by, broadcastable to (N, K)."""
+        return torch.ones(len(self.class_counts), dtype=like.dtype, device=like.device)
+
+    @abstractmethod
+    def unnormalised(self, scaled: Tensor, **lam: Hyperparameter) -> Tensor:
+        """(N, K) log posteriors up to a constant a row, from scaled logits (N, K), under the training frequencies."""
+
+    @abstractmethod
+    def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
+        """Posterior log-odds of the positive class under the training prior, from the margin, elementwise.
+
+        Args:
+            margin: s_+ z_+ - s_- z_-, with s the family's `scale`, any shape.
+            lam: hyperparameters, broadcastable to `margin`.
+        """
+
+    def margin(self, logits: Tensor, **lam: Hyperparameter) -> Tensor:
+        """(N,) s_+ z_+ - s_- z_- of binary logits (N, 2): the one number of a sample on which the loss depends."""
+        scaled = self._scaled(logits, **lam)
+        return scaled[..., 1] - scaled[..., 0]
+
+    def log_odds(self, logits: Tensor, prior: float | None = None, **lam: Hyperparameter) -> Tensor:
+        """(N,) posterior log-odds of the positive class, from binary logits (N, 2).
+
+        Args:
+            prior: the share of positives where the model is used, in (0, 1); None is the training prior.
+        """
+        shift = 0.0 if prior is None else logit(prior) - logit(self.prior)
+        return self.link(self.margin(logits, **lam), **lam) + shift
+
+    def log_posterior(self, logits: Tensor, prior: Sequence[float] | None = None, **lam: Hyperparameter) -> Tensor:
+        """(N, K) log posterior probabilities, from logits (N, K).
+
+        Args:
+            prior: K positive numbers that sum to one; None is the training frequencies.
+        """
+        scores = self.unnormalised(self._scaled(logits, **lam), **lam)
+        if prior is not None:
+            trained = torch.tensor(self.class_counts, dtype=torch.float64)
+            wanted = torch.tensor(tuple(prior), dtype=torch.float64)
+            scores = scores + (wanted.log() - (trained / trained.sum()).log()).to(scores)
+        return F.log_softmax(scores, dim=-1)
+
+    def _scaled(self, logits: Tensor, **lam: Hyperparameter) -> Tensor:
+        logits = _at_least_float32(logits)
+        return logits * self.scale(logits, **lam)
+
+
+@dataclass(frozen=True)
+class CrossEntropy(LossFamily):
+    """The cross-entropy, -log p_y. It has no hyperparameters; its link is the identity."""
+
+    name: ClassVar[str] = "cross_entropy"
+    hyperparameters: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    neutral: ClassVar[Mapping[str, float]] = {}
+
+    def loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
+        return F.cross_entropy(_at_least_float32(logits), target, reduction="none")
+
+    def unnormalised(self, scaled: Tensor, **lam: Hyperparameter) -> Tensor:
+        return scaled
+
+    def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
+        return margin
+
+
+@dataclass(frozen=True)
+class WeightedCrossEntropy(LossFamily):
+    """Class-weighted cross-entropy, -w_y log p_y with w_c = (n / (K n_c))^omega.
+
+    omega = 0 is the plain cross-entropy and omega = 1 is scikit-learn's `class_weight="balanced"` (Xie & Manski 1989).
+    Weights move the minimiser by log w: P(c|x) is proportional to exp(z_c) / w_c.
+    """
+
+    name: ClassVar[str] = "weighted_cross_entropy"
+    hyperparameters: ClassVar[Mapping[str, tuple[float, float]]] = {"omega": (0.0, math.inf)}
+    neutral: ClassVar[Mapping[str, float]] = {"omega": 0.0}
+
+    def loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
+        loss = F.cross_entropy(_at_least_float32(logits), target, reduction="none")
+        return loss * self._log_weight(loss, **lam).expand(*loss.shape, -1).gather(-1, target[:, None])[:, 0].exp()
+
+    def unnormalised(self, scaled: Tensor, **lam: Hyperparameter) -> Tensor:
+        return scaled - self._log_weight(scaled, **lam)
+
+    def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
+        return margin - torch.as_tensor(lam["omega"]).to(margin) * math.log(self.class_counts[0] / self.class_counts[1])
+
+    def _log_weight(self, like: Tensor, *, omega: Hyperparameter) -> Tensor:
+        balanced = [math.log(sum(self.class_counts) / (len(self.class_counts) * n)) for n in self.class_counts]
+        return _column(omega, like) * like.new_tensor(balanced)
+
+
+@dataclass(frozen=True)
+class Focal(LossFamily):
+    """alpha-balanced focal loss, -alpha_y (1 - p_y)^phi log p_y (Eq. 2; Lin et al. 2017).
+
+    Two classes: alpha_+ = alpha, alpha_- = 1 - alpha. K classes: alpha is a tensor of K (or N x K) positive weights.
+
+    Its minimiser is not the posterior, but maps to it: with g(p) = p / ((1-p)^phi - phi (1-p)^(phi-1) p log p), P(c|x) is
+    proportional to g(p_c) / alpha_c (Charoenphakdee et al., CVPR 2021, for alpha constant).
+    """
+
+    name: ClassVar[str] = "focal"
+    hyperparameters: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0, 1.0), "phi": (0.0, math.inf)}
+    neutral: ClassVar[Mapping[str, float]] = {"alpha": 0.5, "phi": 0.0}
+
+    def loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
+        log_p = F.log_softmax(_at_least_float32(logits), dim=-1)
+        is_target = F.one_hot(target, log_p.shape[-1]).bool()
+        log_p_y = log_p.gather(-1, target[:, None])[:, 0]
+        log_1mp_y = log_p.masked_fill(is_target, -math.inf).logsumexp(-1)
+        alpha_y = self._weights(log_p, lam["alpha"]).expand_as(log_p).gather(-1, target[:, None])[:, 0]
+        phi = torch.as_tensor(lam["phi"]).to(log_p)
+        return -alpha_y * torch.exp(phi * log_1mp_y) * log_p_y
+
+    def unnormalised(self, scaled: Tensor, **lam: Hyperparameter) -> Tensor:
+        log_p = F.log_softmax(scaled, dim=-1)
+        others = ~torch.eye(log_p.shape[-1], dtype=torch.bool, device=log_p.device)
+        log_1mp = log_p.unsqueeze(-2).masked_fill(~others, -math.inf).logsumexp(-1)
+        phi = _column(lam["phi"], log_p)
+        return _log_g(log_p, log_1mp, phi) - self._weights(log_p, lam["alpha"]).log()
+
+    def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
+        phi, alpha = (torch.as_tensor(lam[name]).to(margin) for name in ("phi", "alpha"))
+        log_p, log_1mp = F.logsigmoid(margin), F.logsigmoid(-margin)
+        return _log_g(log_p, log_1mp, phi) - _log_g(log_1mp, log_p, phi) - torch.logit(alpha)
+
+    def _weights(self, like: Tensor, alpha: Hyperparameter) -> Tensor:
+        if len(self.class_counts) == 2:
+            positive = _column(alpha, like)
+            return torch.stack([1 - positive, positive], dim=-1).reshape(-1, 2)
+        weights = torch.as_tensor(alpha).to(like)
+        if not weights.ndim or weights.shape[-1] != len(self.class_counts):
+            k = len(self.class_counts)
+            raise InputError(
+                f"focal loss of {k} classes needs alpha with {k} weights, got shape {tuple(weights.shape)}"
+            )
+        return weights
+
+
+def _log_g(log_p: Tensor, log_1mp: Tensor, phi: Tensor) -> Tensor:
+    """log g(p) of the focal link from log p and log(1-p), without leaving the log domain.
+
+    g(p) = p / ((1-p)^(phi-1) ((1-p) - phi p log p)). log(-log p) comes from whichever of log p and log(1-p) is far from
+    zero, and from its series where 1-p is tiny.
+    """
+    log_minus_log_p = torch.where(
+        log_1mp < -15,
+        log_1mp + log_1mp.exp() / 2,
+        torch.where(log_1mp < -0.7, torch.log(-torch.log1p(-log_1mp.exp())), torch.log(-log_p)),
+    )
+    inner = torch.logaddexp(log_1mp, torch.log(phi) + log_p + log_minus_log_p)
+    return log_p - (phi - 1) * log_1mp - inner
+
+
+@dataclass(frozen=True)
+class VectorScaling(LossFamily):
+    """Vector scaling (VS) loss: the cross-entropy of Delta_c z_c + iota_c (Eq. 3; Kini et al. 2021).
+
+    Delta_c = (n_c / n_max)^gamma and iota_c = tau log(n_c / n). For two classes it is the logistic loss of
+    eta = z_+ / beta^gamma - (z_- + tau log beta) (Eq. 4). gamma = 0, tau = 1 is logit adjustment (Menon et al. 2021).
+    Being a cross-entropy of the transformed logits, its link is the transformation itself.
+    """
+
+    name: ClassVar[str] = "vs"
+    hyperparameters: ClassVar[Mapping[str, tuple[float, float]]] = {"gamma": (0.0, math.inf), "tau": (0.0, math.inf)}
+    neutral: ClassVar[Mapping[str, float]] = {"gamma": 0.0, "tau": 0.0}
+
+    def loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
+        return F.cross_entropy(self.unnormalised(self._scaled(logits, **lam), **lam), target, reduction="none")
+
+    def scale(self, like: Tensor, **lam: Hyperparameter) -> Tensor:
+        log_ratio = like.new_tensor([math.log(n / max(self.class_counts)) for n in self.class_counts])
+        return torch.exp(_column(lam["gamma"], like) * log_ratio)
+
+    def unnormalised(self, scaled: Tensor, **lam: Hyperparameter) -> Tensor:
+        log_share = scaled.new_tensor([math.log(n / sum(self.class_counts)) for n in self.class_counts])
+        return scaled + _column(lam["tau"], scaled) * log_share
+
+    def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
+        return margin - torch.as_tensor(lam["tau"]).to(margin) * math.log(self.class_counts[0] / self.class_counts[1])
+
+
+FAMILIES: Mapping[str, type[LossFamily]] = {
+    family.name: family for family in (CrossEntropy, WeightedCrossEntropy, Focal, VectorScaling)
+}
+
+
+def loss_family(name: str, class_counts: Sequence[float], **options: Any) -> LossFamily:
+    """The loss family called `name`: one of `cross_entropy`, `weighted_cross_entropy`, `focal`, `vs`."""
+    if name not in FAMILIES:
+        raise InputError(f"there is no loss {name!r}{did_you_mean(name, FAMILIES)}")
+    return FAMILIES[name](class_counts, **options)

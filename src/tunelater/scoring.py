@@ -1,0 +1,173 @@
+"""Scores of every sample at every lambda: the waist between training and everything after it.
+
+Conditioning acts on pooled features, so the trunk runs once for each sample, and a grid of lambdas is one matrix product:
+with f the features and w_l, b_l the binary head at lambda l, the margins are f . w_l + b_l.
+
+Shapes: N samples, L lambdas, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tunelater.data.splits import Split
+from tunelater.distributions import Lambda, Lambdas, at
+from tunelater.film import LossConditional
+from tunelater.losses import LossFamily, logit
+from tunelater.problems import InputError, Problems
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Posterior log-odds of N samples at L lambdas. Everything after training is a pure function of it.
+
+    Raises:
+        InputError: shapes that do not fit, or log-odds that are not finite.
+    """
+
+    log_odds: NDArray[np.float32]
+    """(L, N): log P(+|x) / P(-|x) where a share `prior` is positive."""
+    target: NDArray[np.int8]
+    """(N,) 0 or 1."""
+    lambdas: Lambdas
+    """(L,) values of each loss hyperparameter, by name."""
+    prior: float
+    """The share of positives that the log-odds are for: the training prior, unless moved by `at_prior`."""
+    weight: NDArray[np.float64] | None = None
+    """(N,) sample weights."""
+    split: str = "validation"
+    """Where the samples come from: `train`, `validation`, `test`, or a name of the user's."""
+    model: str = ""
+    """Identity of the model, so that an operating point is not applied to another."""
+    extrapolated: NDArray[np.bool_] | None = None
+    """(L,) which lambdas lie outside of the range trained on; None where that is not known."""
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        problems.check(self.log_odds.ndim == 2, f"log-odds need shape (L, N), got {self.log_odds.shape}")
+        if self.log_odds.ndim == 2:
+            n_lambdas, n = self.log_odds.shape
+            problems.check(self.target.shape == (n,), f"{n} samples need {n} targets, got {self.target.shape}")
+            for name, values in self.lambdas.items():
+                problems.check(len(values) == n_lambdas, f"{n_lambdas} lambdas need as many {name}, got {len(values)}")
+        bad = int(np.count_nonzero(~np.isfinite(self.log_odds)))
+        problems.check(not bad, f"log-odds must be finite, got {bad} that are not: the model has diverged")
+        problems.raise_if_any()
+
+    def __len__(self) -> int:
+        return len(self.log_odds)
+
+    def lam(self, index: int) -> dict[str, float]:
+        """The lambda at an index."""
+        return at(self.lambdas, index)
+
+    def at_prior(self, prior: float) -> Scores:
+        """The same scores as log-odds where another share of cases is positive."""
+        shift = np.float32(logit(prior) - logit(self.prior))
+        return replace(self, log_odds=self.log_odds + shift, prior=prior)
+
+
+def score(
+    model: LossConditional,
+    data: Split,
+    lambdas: Lambdas,
+    family: LossFamily,
+    *,
+    link: bool = True,
+    split: str = "validation",
+    memory_mb: int = 256,
+    device: torch.device | str | None = None,
+    model_id: str = "",
+) -> Scores:
+    """Score every sample of a split at every lambda, on the model's device or another.
+
+    Args:
+        lambdas: (L,) arrays by name, as `LambdaSpace.grid` gives them.
+        link: posterior log-odds by the family's link; False keeps the raw difference of logits z_+ - z_-, which is what a
+            softmax would take for them.
+        memory_mb: bound on the working memory besides the result, MiB.
+
+    Raises:
+        InputError: hyperparameters that the loss needs and `lambdas` lacks.
+    """
+    missing = [name for name in family.hyperparameters if name not in lambdas]
+    if missing:
+        raise InputError(f"the lambdas to score lack {', '.join(missing)}, which loss {family.name!r} needs")
+    device = torch.device(device) if device is not None else next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            heads = head_grid(model, lambdas, family, link=link, device=device)
+            columns = []
+            for rows in _chunks(len(data), heads.size, memory_mb):
+                features = model.features(data.inputs(rows).to(device))
+                columns.append((rows, heads.log_odds(features)))
+            log_odds = _assemble(columns, heads.size, len(data))
+    finally:
+        model.train(was_training)
+    weight = None if data.weight is None else data.weight.cpu().double().numpy()
+    target = data.target.cpu().numpy().astype(np.int8)
+    return Scores(log_odds, target, lambdas, family.prior, weight, split, model_id)
+
+
+@dataclass(frozen=True)
+class HeadGrid:
+    """The head at L lambdas as one linear map, and the link that turns its margins into log-odds."""
+
+    weight: Tensor
+    bias: Tensor
+    lambdas: Mapping[str, Tensor]
+    family: LossFamily | None
+
+    @property
+    def size(self) -> int:
+        return len(self.bias)
+
+    def log_odds(self, features: Tensor) -> Tensor:
+        """(L, N) float32 on the host, from features (N, C)."""
+        margins = torch.addmm(self.bias[:, None], self.weight, features.float().T)
+        if self.family is not None:
+            margins = self.family.link(margins, **self.lambdas)
+        return margins.cpu()
+
+
+def head_grid(
+    model: LossConditional,
+    lambdas: Lambdas,
+    family: LossFamily,
+    *,
+    link: bool = True,
+    device: torch.device | str = "cpu",
+) -> HeadGrid:
+    """The model's head at a table of lambdas."""
+    values = {name: torch.as_tensor(v, dtype=torch.float32, device=device).reshape(-1) for name, v in lambdas.items()}
+    with torch.inference_mode():
+        weight, bias = model.margins(values, family if link else None)
+    columns = {name: v[:, None] for name, v in values.items()}
+    return HeadGrid(weight.float(), bias.float(), columns, family if link else None)
+
+
+def single(lam: Lambda) -> dict[str, NDArray[np.float64]]:
+    """One lambda as a table of one."""
+    return {name: np.array([value], np.float64) for name, value in lam.items()}
+
+
+def _chunks(n: int, n_lambdas: int, memory_mb: int) -> list[slice]:
+    """Pieces of the samples whose margins, their link and the trunk's activations stay within the budget."""
+    per_sample = 4 * (3 * n_lambdas + 1024)
+    rows = max(1, min(8192, memory_mb * 2**20 // per_sample))
+    return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
+
+
+def _assemble(columns: list[tuple[slice, Tensor]], n_lambdas: int, n: int) -> NDArray[np.float32]:
+    out = np.empty((n_lambdas, n), np.float32)
+    for rows, piece in columns:
+        out[:, rows] = piece.numpy()
+    return out

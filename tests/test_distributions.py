@@ -1,0 +1,109 @@
+"""The linear distribution against its definition, and the named product space."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import integrate, stats
+
+from tunelater.distributions import LambdaSpace, Linear, PointMass, Triangular, Uniform, at, table
+from tunelater.problems import InputError
+
+
+@st.composite
+def linears(draw: st.DrawFn) -> Linear:
+    a = draw(st.floats(-50, 50))
+    width = draw(st.floats(1e-3, 100))
+    return Linear(a, a + width, draw(st.floats(0, 1)) * 2 / (a + width - a))
+
+
+@given(linears())
+def test_density_has_unit_area_and_the_cdf_and_mean_that_follow_from_it(d: Linear) -> None:
+    assert integrate.quad(d.pdf, d.a, d.b)[0] == pytest.approx(1)
+    assert integrate.quad(lambda x: x * float(d.pdf(x)), d.a, d.b)[0] == pytest.approx(d.mean, rel=1e-6, abs=1e-6)
+    middle = d.a + 0.37 * (d.b - d.a)
+    assert integrate.quad(d.pdf, d.a, middle)[0] == pytest.approx(float(d.cdf(middle)))
+    assert float(d.pdf(d.b)) == pytest.approx(d.h_b)
+    assert d.pdf([d.a - 1, d.b + 1]).tolist() == [0, 0]
+    assert d.cdf([d.a - 1, d.b + 1]).tolist() == [0, 1]
+
+
+@given(linears())
+def test_quantile_inverts_the_cdf(d: Linear) -> None:
+    p = np.linspace(0, 1, 101)
+    x = d.quantile(p)
+    np.testing.assert_allclose(d.cdf(x), p, atol=1e-7)
+    assert np.all(np.diff(x) >= 0)
+    assert (x[0], x[-1]) == pytest.approx((d.a, d.b), abs=1e-6)
+
+
+@pytest.mark.parametrize("d", [Linear(0, 3, 0.1), Linear(0, 0.3, 0), Linear(1, 4, 2 / 3), Uniform(-1, 2)])
+def test_samples_follow_the_cdf(d: Linear) -> None:
+    draws = LambdaSpace(x=d).sample(20_000, np.random.default_rng(0))["x"]
+    assert stats.kstest(draws, d.cdf).pvalue > 0.01
+
+
+def test_uniform_and_triangular_are_special_cases() -> None:
+    x = np.linspace(-1, 5, 50)
+    np.testing.assert_allclose(Uniform(1, 4).cdf(x), stats.uniform(1, 3).cdf(x))
+    np.testing.assert_allclose(Triangular(1, 4).pdf(x), stats.triang(0, 1, 3).pdf(x))
+    np.testing.assert_allclose(Triangular(1, 4, rising=True).cdf(x), stats.triang(1, 1, 3).cdf(x))
+
+
+@pytest.mark.parametrize(("a", "b", "h_b", "top"), [(1, 3, 2, "1"), (0, 0.3, 6.7, "6.66667"), (0, 3, -0.1, "0.666667")])
+def test_impossible_height_is_refused_with_the_allowed_range(a: float, b: float, h_b: float, top: str) -> None:
+    with pytest.raises(InputError, match=rf"in \[0, {top}\].*got {h_b:g}"):
+        Linear(a, b, h_b)
+
+
+@pytest.mark.parametrize(("a", "b"), [(1, 1), (2, 1), (0, np.inf), (np.nan, 1)])
+def test_impossible_interval_is_refused(a: float, b: float) -> None:
+    with pytest.raises(InputError, match="finite a < b"):
+        Linear(a, b, 0)
+
+
+def test_point_mass_is_a_distribution_and_is_not_free() -> None:
+    space = LambdaSpace(gamma=0.2, tau=Linear(0, 3, 0.33), phi=PointMass(1))
+    assert space.free == ("tau",)
+    assert space["gamma"].quantile(np.array([0, 0.5, 1])).tolist() == [0.2] * 3
+    assert space["gamma"].cdf([0.1, 0.2, 0.3]).tolist() == [0, 1, 1]
+    assert space.mean["gamma"] == 0.2
+
+
+def test_draw_depends_on_seed_and_step_alone() -> None:
+    def fresh() -> LambdaSpace:
+        return LambdaSpace(gamma=Linear(0, 0.3, 0), tau=Linear(0, 3, 0.33))
+
+    first = [fresh().draw(seed=3, step=step) for step in (5, 700, 6)]
+    again = fresh()
+    assert [again.draw(seed=3, step=step) for step in (5, 700, 6)] == first
+    assert len({d["tau"] for d in first}) == 3
+    assert fresh().draw(seed=4, step=5) != first[0]
+
+
+def test_draws_over_steps_follow_the_distribution() -> None:
+    space = LambdaSpace(gamma=Linear(0, 0.3, 0), tau=Linear(0, 3, 0.1))
+    draws = table([space.draw(seed=1, step=step) for step in range(5_000)])
+    for name in space:
+        assert stats.kstest(draws[name], space[name].cdf).pvalue > 0.01
+    assert abs(np.corrcoef(draws["gamma"], draws["tau"])[0, 1]) < 0.05
+    per_sample = space.draw(seed=1, step=0, size=4_000)
+    assert stats.kstest(per_sample["tau"], space["tau"].cdf).pvalue > 0.01
+
+
+def test_grid_is_the_product_with_names() -> None:
+    space = LambdaSpace(gamma=Linear(0, 0.3, 0), tau=Linear(0, 3, 0.33), phi=1)
+    grid = space.grid({"gamma": [0, 0.1], "tau": 3})
+    assert [at(grid, i) for i in range(6)] == [{"gamma": g, "tau": t, "phi": 1} for g in (0, 0.1) for t in (0, 1.5, 3)]
+    assert {len(v) for v in space.grid(4).values()} == {16}
+    with pytest.raises(InputError, match="did you mean 'gamma'"):
+        space.grid({"gama": 3})
+    with pytest.raises(InputError, match=r"one or more points for tau, got 0"):
+        space.grid({"tau": 0})
+
+
+def test_contains_flags_extrapolation() -> None:
+    space = LambdaSpace(gamma=0.1, tau=Linear(0, 3, 0.33))
+    assert space.contains({"gamma": 0.1, "tau": 3})
+    assert not space.contains({"gamma": 0.1, "tau": 4})
+    assert not space.contains({"gamma": 0, "tau": 1})
