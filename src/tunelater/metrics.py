@@ -44,11 +44,12 @@ class Curve:
     """Confusion counts at every threshold worth choosing, from the strictest to the laxest.
 
     Element 0 alerts on nobody, the last alerts on everybody, and those between alert on scores >= one positive's score.
-    Arrays have shape (positives + 2,); counts are sums of sample weights.
+    Arrays have shape (positives + 2,); counts are sums of sample weights. Bootstrap replicates add a leading dimension to
+    the counts, and make `positives` and `negatives` columns.
     """
 
     threshold: Floats
-    """The lowest score that is alerted on; +inf and -inf at the ends."""
+    """The lowest score that is alerted on; +inf for nobody, the lowest score of all for everybody."""
     below: Floats
     """The highest score that is not alerted on: any threshold in (below, threshold] has the same counts."""
     tp: Floats
@@ -58,8 +59,8 @@ class Curve:
     fp_above: Floats
     weight: Floats
     """The weight of the positive at each threshold; zero at both ends."""
-    positives: float
-    negatives: float
+    positives: float | Floats
+    negatives: float | Floats
 
     @property
     def fn(self) -> Floats:
@@ -85,8 +86,8 @@ class Curve:
 
     def roc(self) -> tuple[Floats, Floats]:
         """False and true positive rates of the corners of the ROC polyline; ties are its slanted pieces."""
-        fpr = np.stack([self.fp_above, self.fp], axis=1).reshape(-1) / self.negatives
-        tpr = np.stack([self.tp_above, self.tp], axis=1).reshape(-1) / self.positives
+        fpr = np.stack([self.fp_above, self.fp], axis=-1).reshape(-1) / self.negatives
+        tpr = np.stack([self.tp_above, self.tp], axis=-1).reshape(-1) / self.positives
         return fpr, tpr
 
     def precision_recall(self) -> tuple[Floats, Floats]:
@@ -124,42 +125,45 @@ class Ranking:
         padded_pos = np.concatenate([[-np.inf], self._s_pos])
         padded_neg = np.concatenate([[-np.inf], self._s_neg])
         below = np.maximum(padded_pos[self._pos_left], padded_neg[self._neg_left])
-        top = max(padded_pos[-1], padded_neg[-1])
-        return _with_ends(np.inf, self._s_pos, -np.inf), _with_ends(top, below, -np.inf)
+        bottom, top = min(self._s_pos[0], self._s_neg[0]), max(self._s_pos[-1], self._s_neg[-1])
+        return _with_ends(np.inf, self._s_pos, bottom), _with_ends(top, below, -np.inf)
 
     def curve(self, weight: NDArray[np.floating] | None = None) -> Curve:
-        """The operating curve under sample weights (N,), all one by default."""
+        """The operating curve under sample weights (N,), all one by default, or the curves under weights (replicates, N)."""
         if weight is None:
             w_pos = np.ones(len(self._s_pos))
             cum_neg = np.arange(len(self._s_neg) + 1, dtype=np.float64)
         else:
-            w_pos = weight[self._positive].astype(np.float64)
-            cum_neg = _cumulative(weight[self._negative_in_order])
+            w_pos = weight[..., self._positive].astype(np.float64)
+            cum_neg = _cumulative(weight[..., self._negative_in_order])
         cum_pos = _cumulative(w_pos)
-        positives, negatives = cum_pos[-1], cum_neg[-1]
+        positives, negatives = cum_pos[..., -1:], cum_neg[..., -1:]
+        single = cum_pos.ndim == 1
         threshold, below = self._thresholds
         return Curve(
             threshold=threshold,
             below=below,
-            tp=_with_ends(0, positives - cum_pos[self._pos_left], positives),
-            fp=_with_ends(0, negatives - cum_neg[self._neg_left], negatives),
-            tp_above=_with_ends(0, positives - cum_pos[self._pos_right], positives),
-            fp_above=_with_ends(0, negatives - cum_neg[self._neg_right], negatives),
+            tp=_with_ends(0, positives - cum_pos[..., self._pos_left], positives),
+            fp=_with_ends(0, negatives - cum_neg[..., self._neg_left], negatives),
+            tp_above=_with_ends(0, positives - cum_pos[..., self._pos_right], positives),
+            fp_above=_with_ends(0, negatives - cum_neg[..., self._neg_right], negatives),
             weight=_with_ends(0, w_pos, 0),
-            positives=float(positives),
-            negatives=float(negatives),
+            positives=float(positives[0]) if single else positives,
+            negatives=float(negatives[0]) if single else negatives,
         )
 
 
-def _with_ends(strictest: float, ascending: NDArray[np.floating], laxest: float) -> Floats:
-    out = np.empty(len(ascending) + 2)
-    out[0], out[1:-1], out[-1] = strictest, ascending[::-1], laxest
+def _with_ends(
+    strictest: float, ascending: NDArray[np.floating], laxest: float | NDArray[np.floating]
+) -> Floats:
+    out = np.empty((*ascending.shape[:-1], ascending.shape[-1] + 2))
+    out[..., 0], out[..., 1:-1], out[..., -1:] = strictest, ascending[..., ::-1], laxest
     return out
 
 
 def _cumulative(weight: NDArray[np.floating]) -> Floats:
-    out = np.zeros(len(weight) + 1)
-    np.cumsum(weight, out=out[1:])
+    out = np.zeros((*weight.shape[:-1], weight.shape[-1] + 1))
+    np.cumsum(weight, axis=-1, out=out[..., 1:])
     return out
 
 
@@ -334,24 +338,37 @@ class Constraint:
 # ------------------------------------------------------------------------------------------- metrics of a whole lambda
 
 
-def auc(c: Curve) -> float:
+def _total(values: Floats) -> Floats:
+    """Sums over the thresholds, as a column: (1,), or (replicates, 1)."""
+    return values.sum(axis=-1, keepdims=True)
+
+
+def auc(c: Curve) -> Floats:
     """Area under the ROC curve; ties count half (Section A.8)."""
     below = c.negatives - (c.fp + c.fp_above) / 2
-    return float(c.weight @ below / (c.positives * c.negatives))
+    return _total(c.weight * below) / (c.positives * c.negatives)
 
 
-def average_precision(c: Curve) -> float:
+def average_precision(c: Curve) -> Floats:
     """Sum over thresholds of (R_n - R_{n-1}) P_n (Eq. 18, with its sum)."""
-    return float(c.weight @ precision(c) / c.positives)
+    return _total(c.weight * precision(c)) / c.positives
 
 
-def partial_auc(c: Curve, max_fpr: float) -> float:
+def partial_auc(c: Curve, max_fpr: float) -> Floats:
     """Area under the ROC curve up to `max_fpr`, standardised to 0.5 for chance and 1 for perfect (McClish 1989)."""
     low, high = c.fp_above / c.negatives, c.fp / c.negatives
     slanted = _ratio((max_fpr - low) ** 2, 2 * (high - low))
     area = np.where(max_fpr <= low, 0.0, np.where(max_fpr >= high, max_fpr - (low + high) / 2, slanted))
     minimum = max_fpr**2 / 2
-    return float(0.5 * (1 + (c.weight @ area / c.positives - minimum) / (max_fpr - minimum)))
+    return 0.5 * (1 + (_total(c.weight * area) / c.positives - minimum) / (max_fpr - minimum))
+
+
+def sample_scores(log_odds: NDArray[np.floating], target: NDArray[np.integer]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What each sample contributes to the Brier score and to the log-loss (nats), (N,) float64 each."""
+    s, y = torch.from_numpy(log_odds).double(), torch.from_numpy(target).double()
+    e = torch.exp(-s.abs())
+    squared = (torch.where(s >= 0, 1.0, e) / (1 + e)).sub_(y).square_()
+    return squared, e.log1p_().add_(s.clamp(min=0)).sub_(y * s)
 
 
 def proper_scores(
@@ -365,11 +382,7 @@ def proper_scores(
     brier = loss = 0.0
     for start in range(0, len(log_odds), 16_384):
         piece = slice(start, start + 16_384)
-        s = torch.from_numpy(log_odds[piece]).double()
-        y = torch.from_numpy(target[piece]).double()
-        e = torch.exp(-s.abs())
-        squared = (torch.where(s >= 0, 1.0, e) / (1 + e)).sub_(y).square_()
-        logarithmic = e.log1p_().add_(s.clamp(min=0)).sub_(y * s)
+        squared, logarithmic = sample_scores(log_odds[piece], target[piece])
         if weight is None:
             brier, loss = brier + float(squared.sum()), loss + float(logarithmic.sum())
         else:
@@ -384,7 +397,7 @@ class Metric:
     """A metric of one lambda: of its curve, or of its probabilities."""
 
     name: str
-    of_curve: Callable[[Curve], float] | None = None
+    of_curve: Callable[[Curve], Floats] | None = None
     """None for a proper score: an index into `proper_scores`."""
     proper: int = -1
     higher_is_better: bool = True
@@ -424,14 +437,15 @@ def metric(name: str) -> Metric:
     raise InputError(f"there is no metric {name!r} of a lambda{did_you_mean(name, known)}")
 
 
-def _best(m: ThresholdMetric, values: Floats) -> float:
-    return float(values.max() if m.higher_is_better else values.min())
+def _best(m: ThresholdMetric, values: Floats) -> Floats:
+    return values.max(axis=-1, keepdims=True) if m.higher_is_better else values.min(axis=-1, keepdims=True)
 
 
-def _best_under(m: ThresholdMetric, constraint: Constraint, c: Curve) -> float:
+def _best_under(m: ThresholdMetric, constraint: Constraint, c: Curve) -> Floats:
     """NaN where no threshold meets the constraint."""
-    values = m.values(c)[constraint.holds(constraint.metric.values(c))]
-    return _best(m, values) if len(values) else math.nan
+    never = -np.inf if m.higher_is_better else np.inf
+    best = _best(m, np.where(constraint.holds(constraint.metric.values(c)), m.values(c), never))
+    return np.where(np.isinf(best), np.nan, best)
 
 
 # ------------------------------------------------------------------------------------------- all lambdas
@@ -515,4 +529,4 @@ def evaluate_one(
     """The wanted metrics of one lambda's (N,) scores, unchecked."""
     curve = Ranking(scores, target).curve(weight) if any(m.of_curve for m in wanted) else None
     proper = proper_scores(scores, target, weight) if any(m.proper >= 0 for m in wanted) else (math.nan, math.nan)
-    return [m.of_curve(curve) if m.of_curve and curve else proper[m.proper] for m in wanted]
+    return [float(m.of_curve(curve)[0]) if m.of_curve and curve else proper[m.proper] for m in wanted]

@@ -109,12 +109,20 @@ def train(
     data, validation = splits.train.to(fabric.device), splits.validation.to(fabric.device)
     steps_per_epoch = math.ceil(len(data) / config.batch_size)
     steps = config.epochs * steps_per_epoch
+    fabric.barrier()  # so that no process reads a checkpoint that another still writes
     progress = _load(folder, config, module, averaged, optimizer) if resume else _Progress()
-    log = _Log(folder if fabric.is_global_zero else None, progress.history)
     batches = _Batches(data, config, steps_per_epoch, fabric.global_rank, fabric.world_size)
-    check_every = 1 if fabric.device.type == "cpu" else 50  # reading a loss on an accelerator waits for it
+    # Reading a loss on an accelerator waits for it, and agreeing with other processes waits for them.
+    look_every = 1 if fabric.device.type == "cpu" and fabric.world_size == 1 else 50
     epoch_loss = torch.tensor(progress.epoch_loss, device=fabric.device)
     last_saved = time.monotonic()
+    asked_to_stop = False
+
+    def anywhere(so: bool) -> bool:
+        """Whether it is so in any process: one that went its own way would leave the others waiting for its gradients."""
+        if fabric.world_size == 1:
+            return so
+        return bool(fabric.all_reduce(torch.tensor(float(so), device=fabric.device), reduce_op="max"))
 
     def save(next_step: int) -> None:
         progress.step, progress.epoch_loss = next_step, float(epoch_loss)
@@ -122,7 +130,8 @@ def train(
             _save(folder, config, module, averaged, optimizer, progress)
 
     module.train()
-    with _own_random_state(fabric.device), _stop_requested() as signalled:
+    log = _Log(folder if fabric.is_global_zero else None, progress.history)
+    with contextlib.closing(log), _own_random_state(fabric.device), _stop_requested() as signalled:
         for step in range(progress.step, steps):
             x, target, weight = batches.at(step)
             lam = batches.lam(step)
@@ -133,15 +142,16 @@ def train(
                 optimizer.zero_grad()
                 loss = weight @ family.loss(wrapped(x, lam), target, **lam)
                 fabric.backward(loss)
-                if config.clip_norm is not None:
-                    fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-                return loss
+                # Gradients whose squares overflow would be clipped to zero, or stop Adam, with a finite loss: 0 x inf = NaN.
+                max_norm = math.inf if config.clip_norm is None else config.clip_norm
+                return loss + 0 * fabric.clip_gradients(wrapped, optimizer, max_norm=max_norm, error_if_nonfinite=False)
 
             epoch_loss += optimizer.step(closure).detach() / fabric.world_size
             epoch, done_in_epoch = divmod(step + 1, steps_per_epoch)
             if averaged is not None and (config.averaging.every == "step" or not done_in_epoch):  # type: ignore[union-attr]
                 averaged.update_parameters(module)
-            if (step % check_every == 0 or not done_in_epoch) and not math.isfinite(float(epoch_loss)):
+            look = step % look_every == 0 or not done_in_epoch
+            if look and anywhere(not math.isfinite(float(epoch_loss))):
                 raise TrainingDiverged(_advice(config, step, epoch, lam))
 
             if not done_in_epoch:
@@ -150,7 +160,9 @@ def train(
                 row["learning_rate"] = optimizer.param_groups[0]["lr"]
                 epoch_loss.zero_()
                 if config.early_stopping is not None and stopping_on is not None:
-                    value = _validation_metric(averaged, module, validation, family, config)
+                    value = fabric.broadcast(_validation_metric(averaged, module, validation, family, config))
+                    if value is None:
+                        raise TrainingDiverged(_advice(config, step, epoch, lam))
                     row[f"validation_{stopping_on.name}"] = value
                     sign = 1 if stopping_on.higher_is_better else -1
                     if sign * value > progress.best_value:
@@ -165,7 +177,8 @@ def train(
                 if config.early_stopping and epoch - progress.best_epoch >= config.early_stopping.patience:
                     save(steps)
                     break
-            if signalled() or (stop is not None and stop(step + 1)):
+            asked_to_stop |= signalled() or (stop is not None and bool(stop(step + 1)))
+            if (look or fabric.world_size == 1) and anywhere(asked_to_stop):
                 save(step + 1)
                 raise TrainingInterrupted(f"stopped after step {step + 1} of {steps}")
             if not done_in_epoch or time.monotonic() - last_saved > checkpoint_seconds:
@@ -175,7 +188,6 @@ def train(
     result = _final(averaged, module)
     if progress.best_weights is not None:
         result.load_state_dict(progress.best_weights)
-    log.close()
     return Trained(result.cpu().eval(), family, config, progress.history, progress.best_epoch or config.epochs)
 
 

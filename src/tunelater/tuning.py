@@ -1,0 +1,533 @@
+"""Choosing where to operate, after training: needs in, (lambda, threshold) out.
+
+An `OperatingGrid` holds the scores of labelled samples at many lambdas; `select` searches every lambda and every threshold
+and returns an `OperatingPoint`, which is what predictions are made with. It is a choice among many on few positives, so
+the figures of the samples it was chosen on flatter it: `assess` gives them on others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelater.distributions import keyed_rng
+from tunelater.losses import logit
+from tunelater.metrics import (
+    THRESHOLD_METRICS,
+    Constraint,
+    Curve,
+    Floats,
+    Metric,
+    Ranking,
+    ThresholdMetric,
+    evaluate_one,
+    metric,
+    per_lambda,
+    prior_weight,
+    sample_scores,
+    threshold_metric,
+)
+from tunelater.problems import InputError, Problems
+from tunelater.scoring import Scores
+
+FORMAT = "tunelater.operating_point/1"
+REPORTED_OF_LAMBDA = ("auc", "average_precision", "brier", "log_loss")
+
+
+class Infeasible(InputError):
+    """No operating point meets the constraints; the message says what is attainable."""
+
+
+class Estimate(NamedTuple):
+    """A metric with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What each outcome of a decision costs, in any one unit; the expected cost is per case.
+
+    Raises:
+        InputError: a cost that is negative or not finite, or errors that cost no more than being right.
+    """
+
+    fn: float = 0.0
+    """A miss: a positive that is not alerted on."""
+    fp: float = 0.0
+    """A false alarm."""
+    tp: float = 0.0
+    tn: float = 0.0
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        for name, value in dataclasses.asdict(self).items():
+            problems.check(0 <= value < math.inf, f"cost {name} must be 0 or more and finite, got {value}")
+        problems.check(
+            (self.fn > self.tp and self.fp >= self.tn) or (self.fn >= self.tp and self.fp > self.tn),
+            f"errors must cost more than being right (fn over tp, or fp over tn), got {self}",
+        )
+        problems.raise_if_any()
+
+    @classmethod
+    def parse(cls, costs: Cost | Mapping[str, float]) -> Cost:
+        """From `{"fn": 50, "fp": 1}`."""
+        if isinstance(costs, Cost):
+            return costs
+        known = [f.name for f in dataclasses.fields(cls)]
+        unknown = costs.keys() - set(known)
+        if unknown:
+            raise InputError(f"costs are given for {', '.join(known)}; got {', '.join(sorted(unknown))}")
+        return cls(**{name: float(value) for name, value in costs.items()})
+
+    def values(self, c: Curve) -> Floats:
+        """The expected cost of a case at each threshold."""
+        total = self.fn * c.fn + self.fp * c.fp + self.tp * c.tp + self.tn * c.tn
+        return total / (c.positives + c.negatives)
+
+    def metric(self) -> ThresholdMetric:
+        return ThresholdMetric("cost", self.values, higher_is_better=False)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A lambda and a threshold, with the needs that it was chosen for and what it achieves."""
+
+    lam: Mapping[str, float]
+    """The loss hyperparameters that the model is conditioned on."""
+    threshold: float
+    """Alert where the probability of being positive is at least this, in [0, 1], at `prior`."""
+    log_odds_threshold: float
+    """The same threshold as log-odds at `prior`; decisions are taken on it, since probabilities saturate."""
+    prior: float
+    """The share of positives where the point is used: what probabilities and metrics are for."""
+    metrics: Mapping[str, Estimate] = field(default_factory=dict)
+    """What it achieves on the samples it was chosen on, at `prior`, with 95% intervals (or the confidence asked for)."""
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked for, in words."""
+    split: str = "validation"
+    """Which samples it was chosen on."""
+    n: int = 0
+    n_positive: int = 0
+    model: str = ""
+    """Identity of the model that it belongs to."""
+    extrapolated: bool = False
+    """Whether its lambda lies outside of the range that the model was trained on."""
+
+    def decide(self, log_odds: NDArray[np.floating], prior: float) -> NDArray[np.bool_]:
+        """Which samples to alert on, from their log-odds at `lam` for a share `prior` of positives."""
+        return log_odds.astype(np.float64) + (logit(self.prior) - logit(prior)) >= self.log_odds_threshold
+
+    def to_json(self) -> str:
+        """The point as JSON, readable by `from_json` and by other programs."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> OperatingPoint:
+        """The point of a JSON text.
+
+        Raises:
+            InputError: text that is not JSON, or not an operating point.
+        """
+        try:
+            raw = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"an operating point is JSON, which this is not: {error}") from None
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+            got = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+            raise InputError(f"an operating point has format {FORMAT!r}, got {got!r}; make one with `tunelater tune`")
+        known = {f.name for f in dataclasses.fields(cls)}
+        problems = Problems()
+        for name in ("lam", "threshold", "log_odds_threshold", "prior"):
+            problems.check(name in raw, f"the operating point lacks {name!r}")
+        problems.raise_if_any()
+        values = {name: value for name, value in raw.items() if name in known}
+        values["metrics"] = {name: Estimate(*value) for name, value in values.get("metrics", {}).items()}
+        return cls(**values)
+
+    def save(self, path: str | Path) -> None:
+        """Write the point as JSON."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> OperatingPoint:
+        """Read a point that `save` or `tunelater tune --out` wrote."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"there is no operating point {path}; make one with `tunelater tune`")
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except (InputError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True)
+class OperatingGrid:
+    """Every (lambda, threshold) that labelled samples let one choose from.
+
+    Args:
+        scores: of samples that the model was not trained on.
+        prior: the share of positives where the model will be used, in (0, 1); None takes the samples' own share.
+        allow_test: the test split is for reporting, so choosing on it is refused unless this is set.
+
+    Raises:
+        InputError: a test split, a prior outside (0, 1), one class only, weights that cannot be used.
+    """
+
+    scores: Scores
+    prior: float | None = None
+    allow_test: bool = False
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        problems.check(
+            self.scores.split != "test" or self.allow_test,
+            "an operating point chosen on the test split would be reported on the samples that flatter it: choose on "
+            "validation data, or say allow_test=True",
+        )
+        problems.check(self.prior is None or 0 < self.prior < 1, f"a prior lies in (0, 1), got {self.prior}")
+        target, weight = self.scores.target, self.scores.weight
+        for c in (0, 1):
+            mass = (target == c).sum() if weight is None else weight[target == c].sum()
+            problems.check(mass > 0, f"choosing needs samples of both classes, got none of class {c} (or no weight)")
+        problems.raise_if_any()
+
+    def select(
+        self,
+        *,
+        maximize: str | None = None,
+        minimize: str | None = None,
+        cost: Cost | Mapping[str, float] | None = None,
+        subject_to: str | Sequence[str] = (),
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> OperatingPoint:
+        """The best operating point for a need.
+
+        Exactly one of `maximize`, `minimize` and `cost` says what is best. A metric of a threshold (`precision`, `f1`,
+        ...) is searched over every lambda and threshold. A metric of a whole lambda (`brier`, `auc`, ...) picks the
+        lambda; the threshold is then the allowed one nearest to probability 0.5. Among equals the higher recall wins,
+        then the lambda that comes first.
+
+        Args:
+            cost: what outcomes cost, for instance `{"fn": 50, "fp": 1}`: the lowest expected cost is best.
+            subject_to: constraints such as `"recall>=0.9"`, all of which must hold on the samples.
+            confidence: of the intervals.
+            seed: of the intervals' draws.
+
+        Raises:
+            InputError: no objective or several, unknown metrics, constraints that do not read.
+            Infeasible: no operating point meets the constraints; says what is attainable.
+        """
+        objective, constraints = _needs(maximize, minimize, cost, subject_to)
+        curve_at = self._curves()
+        whole = self._whole(objective) if isinstance(objective, Metric) else None
+        candidates = per_lambda(lambda i: _best_of(curve_at(i), objective, constraints, whole, i), len(self.scores))
+        found = [c for c in candidates if c is not None]
+        if not found:
+            raise Infeasible(_attainable(curve_at, len(self.scores), constraints))
+        best = max(found, key=lambda c: (c.merit, c.recall, -c.index))
+        needs: dict[str, Any] = {"maximize": maximize, "minimize": minimize}
+        needs["cost"] = dataclasses.asdict(Cost.parse(cost)) if cost is not None else None
+        needs["subject_to"] = [str(c) for c in constraints]
+        needs["prior"] = self.prior
+        s = self.scores
+        prior = self._prior
+        point = OperatingPoint(
+            lam=s.lam(best.index),
+            threshold=1 / (1 + math.exp(-max(best.log_odds, -700.0))),
+            log_odds_threshold=best.log_odds,
+            prior=prior,
+            needs={name: need for name, need in needs.items() if need},
+            split=s.split,
+            n=len(s.target),
+            n_positive=int((s.target == 1).sum()),
+            model=s.model,
+            extrapolated=bool(s.extrapolated[best.index]) if s.extrapolated is not None else False,
+        )
+        metrics = _estimates(point, s, best.index, self.prior, confidence, seed)
+        return dataclasses.replace(point, metrics=metrics)
+
+    @property
+    def _prior(self) -> float:
+        if self.prior is not None:
+            return self.prior
+        weight = np.ones(len(self.scores.target)) if self.scores.weight is None else self.scores.weight
+        return float(weight[self.scores.target == 1].sum() / weight.sum())
+
+    def _curves(self) -> Callable[[int], Curve]:
+        """The curve of a lambda, in log-odds and shares at the deployment prior."""
+        s = self.scores.at_prior(self._prior)
+
+        def curve(i: int) -> Curve:
+            c = Ranking(s.log_odds[i], s.target).curve(s.weight)
+            return c if self.prior is None else c.at_prior(self.prior)
+
+        return curve
+
+    def _whole(self, objective: Metric) -> Floats:
+        s = self.scores.at_prior(self._prior)
+        weight = s.weight if self.prior is None else prior_weight(s.target, s.weight, self.prior)
+        return np.array(per_lambda(lambda i: evaluate_one(s.log_odds[i], s.target, weight, [objective])[0], len(s)))
+
+
+def assess(point: OperatingPoint, scores: Scores, *, confidence: float = 0.95, seed: int = 0) -> dict[str, Estimate]:
+    """What a point achieves on other labelled samples, with intervals.
+
+    A prior that the point was chosen for holds here too; otherwise the samples' own share of positives counts.
+
+    Args:
+        scores: of one lambda, the point's (or a grid that contains it).
+
+    Raises:
+        InputError: scores of another model, or of other lambdas.
+    """
+    problems = Problems()
+    same = not point.model or not scores.model or point.model == scores.model
+    problems.check(same, f"the operating point belongs to model {point.model}, the scores to model {scores.model}")
+    index = next((i for i in range(len(scores)) if _same_lambda(scores.lam(i), point.lam)), None)
+    problems.check(index is not None, f"the scores do not contain the point's lambda {dict(point.lam)}")
+    for c in (0, 1):
+        problems.check(bool((scores.target == c).any()), f"assessing needs samples of both classes, got none of class {c}")
+    problems.raise_if_any()
+    assert index is not None
+    return _estimates(point, scores, index, point.needs.get("prior"), confidence, seed)
+
+
+def _same_lambda(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+    return a.keys() == b.keys() and all(math.isclose(a[k], b[k], rel_tol=1e-9, abs_tol=1e-12) for k in a)
+
+
+# ------------------------------------------------------------------------------------------- the search
+
+
+class _Candidate(NamedTuple):
+    index: int
+    log_odds: float
+    merit: float
+    recall: float
+
+
+def _needs(
+    maximize: str | None,
+    minimize: str | None,
+    cost: Cost | Mapping[str, float] | None,
+    subject_to: str | Sequence[str],
+) -> tuple[ThresholdMetric | Metric, list[Constraint]]:
+    """The objective and the constraints; everything wrong with them at once."""
+    problems = Problems()
+    given = [name for name, need in (("maximize", maximize), ("minimize", minimize), ("cost", cost)) if need is not None]
+    problems.check(len(given) == 1, f"say one of maximize, minimize and cost, got {' and '.join(given) or 'none'}")
+    objective: ThresholdMetric | Metric | None = None
+    constraints = []
+    try:
+        if cost is not None:
+            objective = Cost.parse(cost).metric()
+        elif maximize is not None or minimize is not None:
+            objective = _objective(maximize or minimize or "")
+            wanted = "maximize" if objective.higher_is_better else "minimize"
+            problems.check(wanted in given, f"{objective.name} is something to {wanted}")
+    except InputError as error:
+        problems.add(*error.problems)
+    for text in [subject_to] if isinstance(subject_to, str) else subject_to:
+        try:
+            constraints.append(Constraint.parse(text))
+        except InputError as error:
+            problems.add(*error.problems)
+    problems.raise_if_any()
+    assert objective is not None
+    return objective, constraints
+
+
+def _objective(name: str) -> ThresholdMetric | Metric:
+    try:
+        return threshold_metric(name)
+    except InputError as unknown:
+        try:
+            return metric(name)
+        except InputError as also_unknown:
+            better = [e for e in (unknown, also_unknown) if "did you mean" in str(e)]
+            raise (better or [also_unknown])[0] from None
+
+
+def _feasible(c: Curve, constraints: Sequence[Constraint]) -> NDArray[np.bool_]:
+    allowed = np.ones(len(c.threshold), bool)
+    for constraint in constraints:
+        allowed &= constraint.holds(constraint.metric.values(c))
+    return allowed
+
+
+def _best_of(
+    c: Curve, objective: ThresholdMetric | Metric, constraints: Sequence[Constraint], whole: Floats | None, index: int
+) -> _Candidate | None:
+    """The best threshold of one lambda, or None where none is allowed."""
+    allowed = np.flatnonzero(_feasible(c, constraints))
+    if not len(allowed):
+        return None
+    thresholds = _between(c)
+    if whole is not None:
+        assert isinstance(objective, Metric)
+        log_odds, recall = 0.0, 0.0
+        if constraints:
+            nearest = allowed[np.argmin(np.abs(thresholds[allowed]))]
+            log_odds, recall = float(thresholds[nearest]), float(c.tp[nearest] / c.positives)
+        merit = float(whole[index]) if objective.higher_is_better else -float(whole[index])
+        return None if math.isnan(merit) else _Candidate(index, log_odds, merit, recall)
+    assert isinstance(objective, ThresholdMetric)
+    values = objective.values(c)[allowed]
+    merits = values if objective.higher_is_better else -values
+    last = len(merits) - 1 - int(np.argmax(merits[::-1]))  # among equals the laxest threshold, which has the higher recall
+    best = allowed[last]
+    return _Candidate(index, float(thresholds[best]), float(merits[last]), float(c.tp[best] / c.positives))
+
+
+def _between(c: Curve) -> Floats:
+    """Thresholds halfway to the next lower score: the same decisions, whatever the rounding of another machine."""
+    upper = np.where(np.isinf(c.threshold), c.below + 2, c.threshold)
+    lower = np.where(np.isinf(c.below), upper - 2, c.below)
+    return lower + (upper - lower) / 2
+
+
+def _attainable(curve_at: Callable[[int], Curve], n: int, constraints: Sequence[Constraint]) -> list[str]:
+    """For each constraint, the furthest that its metric goes: alone, and with the others met."""
+
+    def reach(i: int) -> list[tuple[float, float]]:
+        c = curve_at(i)
+        rows = []
+        for constraint in constraints:
+            values = constraint.metric.values(c)
+            others = _feasible(c, [other for other in constraints if other is not constraint])
+            rows.append((constraint.best(values), constraint.best(values[others]) if others.any() else math.nan))
+        return rows
+
+    reached = np.array(per_lambda(reach, n))
+    lines = [f"no lambda and threshold meets {' and '.join(map(str, constraints))} on these samples"]
+    for j, constraint in enumerate(constraints):
+        alone, together = (constraint.best(column[~np.isnan(column)]) if (~np.isnan(column)).any() else None
+                           for column in (reached[:, j, 0], reached[:, j, 1]))  # fmt: skip
+        others = " and ".join(str(c) for c in constraints if c is not constraint)
+        line = f"{constraint.metric.name} reaches {alone:.4g}"
+        if others:
+            line += f" alone, and {together:.4g} with {others}" if together is not None else f" alone; {others} already fails"
+        lines.append(line)
+    return ["; ".join(lines)]
+
+
+# ------------------------------------------------------------------------------------------- estimates
+
+
+def _estimates(
+    point: OperatingPoint, scores: Scores, index: int, prior: float | None, confidence: float, seed: int
+) -> dict[str, Estimate]:
+    """Every metric of a point on samples, with intervals.
+
+    Metrics of the threshold: a Bayesian bootstrap of the two error rates with Jeffreys' prior, recall ~ Beta(tp + 1/2,
+    fn + 1/2) and likewise for the negatives (counts scaled to the effective number of samples where there are weights).
+    Unlike resampling it does not collapse to a point where no error was seen. Metrics of the lambda: a bootstrap of the
+    samples, stratified by class.
+    """
+    s = scores.at_prior(point.prior)
+    log_odds, target = s.log_odds[index], s.target
+    weight = np.ones(len(target)) if s.weight is None else s.weight
+    alerts = point.decide(log_odds, point.prior)
+    tail = (1 - confidence) / 2 * 100
+    names = {**THRESHOLD_METRICS}
+    if "cost" in point.needs:
+        names["cost"] = Cost.parse(point.needs["cost"]).metric()
+
+    observed = _confusion(weight, target, alerts, prior)
+    draws = _drawn_confusion(weight, target, alerts, prior, seed)
+    out = {}
+    for name, m in names.items():
+        low, high = np.percentile(m.values(draws), [tail, 100 - tail])
+        value = float(m.values(observed)[0])
+        out[name] = Estimate(value, min(float(low), value), max(float(high), value))
+
+    wanted = [metric(name) for name in REPORTED_OF_LAMBDA]
+    shifted = weight if prior is None else prior_weight(target, weight, prior)
+    values = evaluate_one(log_odds, target, shifted, wanted)
+    replicates = bootstrap(log_odds, target, weight, prior, wanted, seed=seed)
+    for m, value, column in zip(wanted, values, replicates.T, strict=True):
+        low, high = np.percentile(column, [tail, 100 - tail])
+        out[m.name] = Estimate(value, float(low), float(high))
+    return out
+
+
+def _confusion(weight: Floats, target: NDArray, alerts: NDArray[np.bool_], prior: float | None) -> Curve:
+    cells = [float(weight[(target == c) & alerts].sum()) for c in (1, 0)]
+    return _single(np.array([cells[0]]), np.array([cells[1]]), weight, target, prior)
+
+
+def _single(tp: Floats, fp: Floats, weight: Floats, target: NDArray, prior: float | None) -> Curve:
+    positives, negatives = float(weight[target == 1].sum()), float(weight[target == 0].sum())
+    nothing = np.zeros_like(tp)
+    c = Curve(nothing, nothing, tp, fp, tp, fp, nothing, positives, negatives)
+    return c if prior is None else c.at_prior(prior)
+
+
+def _drawn_confusion(
+    weight: Floats, target: NDArray, alerts: NDArray[np.bool_], prior: float | None, seed: int, n: int = 4000
+) -> Curve:
+    rng = keyed_rng(seed, "bootstrap")
+    drawn = []
+    for c in (1, 0):
+        w = weight[target == c]
+        share = float(w[alerts[target == c]].sum() / w.sum())
+        effective = float(w.sum() ** 2 / (w**2).sum())  # Kish
+        rate = rng.beta(share * effective + 0.5, (1 - share) * effective + 0.5, n)
+        drawn.append(rate * w.sum())
+    return _single(drawn[0], drawn[1], weight, target, prior)
+
+
+def bootstrap(
+    scores: NDArray[np.floating],
+    target: NDArray,
+    weight: Floats | None,
+    prior: float | None,
+    wanted: Sequence[Metric],
+    *,
+    n: int = 1000,
+    seed: int = 0,
+) -> Floats:
+    """(n, metrics) values of whole-lambda metrics under resampling of the samples, stratified by class.
+
+    Replicates are weights, not copies: the scores are sorted once, and some hundred replicates go through at a time.
+    """
+    classes = [np.flatnonzero(target == 1), np.flatnonzero(target != 1)]
+    ranking, losses = Ranking(scores, target), sample_scores(scores, target)
+    base = np.ones(len(target)) if weight is None else weight
+    at_once = max(1, min(n, 2_000_000 // len(target)))
+
+    def replicates(chunk: int) -> Floats:
+        rng = keyed_rng(seed, "bootstrap", chunk + 1)
+        rows = min(at_once, n - chunk * at_once)
+        w = np.empty((rows, len(target)))
+        for c, members in enumerate(classes):
+            share = None if prior is None else (prior if c == 0 else 1 - prior)
+            w[:, members] = _resampled(rng, rows, base[members], share)
+        curve, total = ranking.curve(w), w.sum(axis=-1, keepdims=True)
+        columns = [m.of_curve(curve) if m.of_curve else w @ losses[m.proper].numpy()[:, None] / total for m in wanted]
+        return np.concatenate(columns, axis=-1)
+
+    return np.concatenate(per_lambda(replicates, math.ceil(n / at_once)))
+
+
+def _resampled(rng: np.random.Generator, rows: int, weight: Floats, share: float | None) -> Floats:
+    """(rows, N) weights of samples drawn with replacement, each row scaled to sum to `share`."""
+    n = len(weight)
+    drawn = rng.integers(0, n, (rows, n)) + n * np.arange(rows)[:, None]
+    w = np.bincount(drawn.reshape(-1), minlength=rows * n).reshape(rows, n) * weight
+    return w if share is None else w * (share / w.sum(axis=-1, keepdims=True))
