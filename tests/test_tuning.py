@@ -41,7 +41,7 @@ def every_decision(s: Scores, prior: float | None) -> list[tuple[int, float, dic
         for t in [np.inf, *np.unique(row)]:
             d = (row >= t).astype(int)
             kw = {"sample_weight": weight, "zero_division": 0}
-            tn, fp, fn, tp = sk.confusion_matrix(s.target, d, sample_weight=weight).ravel()
+            tn, fp, fn, _ = sk.confusion_matrix(s.target, d, sample_weight=weight).ravel()
             rows.append(
                 (
                     i,
@@ -234,9 +234,7 @@ def _coverage(metric: str, prior: float | None, repeats: int = 150) -> float:
 
 
 @pytest.mark.parametrize(("metric", "prior"), [("recall", None), ("fpr", None), ("precision", 0.02)])
-def test_intervals_cover_what_they_promise(
-    metric: str, prior: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_intervals_cover_what_they_promise(metric: str, prior: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunelater.tuning.REPORTED_OF_LAMBDA", ("auc",))  # the slow part, not under test here
     assert _coverage(metric, prior) >= 0.90  # 0.95 less three standard errors of 150 repetitions
 

@@ -25,6 +25,16 @@ TRUNK_NAMES = ("mlp",)
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
+def default_space(loss: str) -> LambdaSpace:
+    """The distribution of a loss's hyperparameters to begin with: wide, and the paper's where it has one (Table 2)."""
+    return {
+        "vs": LambdaSpace(gamma=Linear(0, 0.3, 0), tau=Linear(0, 3, 0.33)),
+        "focal": LambdaSpace(alpha=Linear(0.1, 0.9, 1.25), phi=Linear(1, 3, 0.5)),
+        "weighted_cross_entropy": LambdaSpace(omega=Uniform(0, 1)),
+        "cross_entropy": LambdaSpace(),
+    }[loss]
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     trunk: str = "mlp"
@@ -148,7 +158,7 @@ class Config:
     """
 
     loss: str = "vs"
-    lambdas: LambdaSpace = field(default_factory=lambda: LambdaSpace(gamma=Linear(0, 0.3, 0), tau=Linear(0, 3, 0.33)))
+    lambdas: LambdaSpace = field(default_factory=lambda: default_space("vs"))
     """The distribution of the loss hyperparameters; numbers are fixed values."""
     lambda_per: Literal["batch", "sample"] = "batch"
     """One draw of lambda for each mini-batch (the paper), or one for each sample."""
@@ -241,22 +251,26 @@ def parse_distribution(text: str) -> Distribution:
 
 
 def _distribution(value: Any) -> Distribution:
-    kinds = {"linear": (Linear, 3), "uniform": (Uniform, 2)}
     if isinstance(value, int | float) and not isinstance(value, bool):
         return PointMass(float(value))
     if isinstance(value, Mapping) and len(value) == 1:
         ((name, arguments),) = value.items()
-        if name in kinds and isinstance(arguments, list) and len(arguments) == kinds[name][1]:
-            return kinds[name][0](*(float(a) for a in arguments))
+        numbers = [float(a) for a in arguments] if isinstance(arguments, list) else []
+        if name == "linear" and len(numbers) == 3:
+            return Linear(*numbers)
+        if name == "uniform" and len(numbers) == 2:
+            return Uniform(*numbers)
     raise ValueError(f"a distribution is a number, {{linear = [a, b, h_b]}} or {{uniform = [a, b]}}; got {value!r}")
 
 
 def _plain(value: Any) -> Any:
     """Dataclasses as plain dicts, lists and scalars that TOML can hold."""
     if isinstance(value, LambdaSpace):
-        return {
-            name: d.value if isinstance(d, PointMass) else {"linear": [d.a, d.b, d.h_b]} for name, d in value.items()
-        }  # type: ignore[attr-defined]
+        return {name: _plain(d) for name, d in value.items()}
+    if isinstance(value, PointMass):
+        return value.value
+    if isinstance(value, Linear):
+        return {"linear": [float(value.a), float(value.b), float(value.h_b)]}
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):

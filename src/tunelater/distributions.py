@@ -191,8 +191,8 @@ class LambdaSpace(Mapping[str, Distribution]):
     def draw(self, seed: int, step: int, size: int | None = None) -> dict[str, float] | dict[str, NDArray[np.float64]]:
         """The lambda of one training step: floats, or arrays of shape (size,) with one value a sample.
 
-        It depends on (seed, step) alone, through a counter-based generator: every process of data-parallel training, and
-        a run resumed in the middle, draws the same. (Single draws are made 256 at a time: a generator costs 10 us.)
+        It depends on (seed, step) alone, through a counter-based generator: every process of data-parallel training,
+        and a run resumed in the middle, draws the same. (Single draws are made 256 at a time: a generator costs 10 us.)
         """
         if size is not None:
             return self.sample(size, keyed_rng(seed, "lambda", step))

@@ -1,7 +1,8 @@
 """The loss families, and what each family's logits say about the posterior.
 
-A family is a loss with named hyperparameters (lambda). One model is trained over many values of lambda, and because every
-lambda asks for other logits, only the family can say which probability a logit stands for. Every family therefore has
+A family is a loss with named hyperparameters (lambda). One model is trained over many values of lambda, and because
+every lambda asks for other logits, only the family can say which probability a logit stands for. Every family therefore
+has
 
 * `loss(logits, target, **lam)`: the loss of each sample, and
 * `link(margin, **lam)`, `log_odds(logits, prior, **lam)`, `log_posterior(logits, prior, **lam)`: the posterior that
@@ -48,8 +49,8 @@ class LossFamily(ABC):
     """A loss with named hyperparameters, and its link.
 
     Args:
-        class_counts: how many training samples (or how much sample weight) each of the K classes has; positive. Only the
-            ratios matter.
+        class_counts: how many training samples (or how much sample weight) each of the K classes has; positive.
+            Only the ratios matter.
 
     Raises:
         InputError: fewer than two classes, or a count that is not positive and finite.
@@ -189,8 +190,8 @@ class Focal(LossFamily):
 
     Two classes: alpha_+ = alpha, alpha_- = 1 - alpha. K classes: alpha is a tensor of K (or N x K) positive weights.
 
-    Its minimiser is not the posterior, but maps to it: with g(p) = p / ((1-p)^phi - phi (1-p)^(phi-1) p log p), P(c|x) is
-    proportional to g(p_c) / alpha_c (Charoenphakdee et al., CVPR 2021, for alpha constant).
+    Its minimiser is not the posterior, but maps to it: with g(p) = p / ((1-p)^phi - phi (1-p)^(phi-1) p log p), P(c|x)
+    is proportional to g(p_c) / alpha_c (Charoenphakdee et al., CVPR 2021, for alpha constant).
     """
 
     name: ClassVar[str] = "focal"

@@ -1,16 +1,16 @@
 """Metrics of imbalanced binary classification, for every lambda at once, with ties and sample weights.
 
-Only the scores of positives matter as thresholds. Between two of them a lower threshold adds false positives and nothing
-else, so the best threshold for any sensible metric is the score of some positive, and a `Curve` holds one operating point
-for each positive instead of one for each sample. Building it takes one sort of the negatives' scores and a binary search
-for each positive, which is why it is fast exactly where positives are rare.
+Only the scores of positives matter as thresholds. Between two of them a lower threshold adds false positives and
+nothing else, so the best threshold for any sensible metric is the score of some positive, and a `Curve` holds one
+operating point for each positive instead of one for each sample. Building it takes one sort of the negatives' scores
+and a binary search for each positive, which is why it is fast exactly where positives are rare.
 
-Scores are logits (log-odds), never saturated probabilities: a float32 softmax turns many scores into exactly 1.0, and the
-ties change every ranking metric.
+Scores are logits (log-odds), never saturated probabilities: a float32 softmax turns many scores into exactly 1.0, and
+the ties change every ranking metric.
 
-Names: `auc`, `average_precision`, `brier`, `log_loss`; `best_f1`, `best_balanced_accuracy`, ... (the best over thresholds
-of any `THRESHOLD_METRICS`, with `f2`, `f0.5` for other F-beta); `precision@recall>=0.9` (the best of one threshold metric
-under a floor or ceiling on another); `partial_auc@fpr<=0.1`.
+Names: `auc`, `average_precision`, `brier`, `log_loss`; `best_f1`, `best_balanced_accuracy`, ... (the best over
+thresholds of any `THRESHOLD_METRICS`, with `f2`, `f0.5` for other F-beta); `precision@recall>=0.9` (the best of one
+threshold metric under a floor or ceiling on another); `partial_auc@fpr<=0.1`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Curve:
     """Confusion counts at every threshold worth choosing, from the strictest to the laxest.
 
     Element 0 alerts on nobody, the last alerts on everybody, and those between alert on scores >= one positive's score.
-    Arrays have shape (positives + 2,); counts are sums of sample weights. Bootstrap replicates add a leading dimension to
-    the counts, and make `positives` and `negatives` columns.
+    Arrays have shape (positives + 2,); counts are sums of sample weights. Bootstrap replicates add a leading dimension
+    to the counts, and make `positives` and `negatives` columns.
     """
 
     threshold: Floats
@@ -97,7 +97,8 @@ class Curve:
 
 
 class Ranking:
-    """One lambda's scores in order, sorted once; curves for any sample weights (and bootstrap replicates) follow cheaply.
+    """One lambda's scores in order, sorted once; curves for any sample weights (and bootstrap replicates) follow
+    cheaply.
 
     Args:
         scores: (N,) finite logits, float32 or float64.
@@ -129,7 +130,8 @@ class Ranking:
         return _with_ends(np.inf, self._s_pos, bottom), _with_ends(top, below, -np.inf)
 
     def curve(self, weight: NDArray[np.floating] | None = None) -> Curve:
-        """The operating curve under sample weights (N,), all one by default, or the curves under weights (replicates, N)."""
+        """The operating curve under sample weights (N,), all one by default, or the curves under weights (replicates,
+        N)."""
         if weight is None:
             w_pos = np.ones(len(self._s_pos))
             cum_neg = np.arange(len(self._s_neg) + 1, dtype=np.float64)
@@ -153,9 +155,7 @@ class Ranking:
         )
 
 
-def _with_ends(
-    strictest: float, ascending: NDArray[np.floating], laxest: float | NDArray[np.floating]
-) -> Floats:
+def _with_ends(strictest: float, ascending: NDArray[np.floating], laxest: float | NDArray[np.floating]) -> Floats:
     out = np.empty((*ascending.shape[:-1], ascending.shape[-1] + 2))
     out[..., 0], out[..., 1:-1], out[..., -1:] = strictest, ascending[..., ::-1], laxest
     return out
@@ -170,8 +170,8 @@ def _cumulative(weight: NDArray[np.floating]) -> Floats:
 def argsort(scores: NDArray[np.floating]) -> NDArray[np.intp]:
     """The permutation that sorts finite scores, ties in order of appearance.
 
-    For float32 it sorts 64-bit integers (the score's bits, made order-preserving, above the index), which NumPy does with
-    SIMD instructions: ten times faster than sorting indices.
+    For float32 it sorts 64-bit integers (the score's bits, made order-preserving, above the index), which NumPy does
+    with SIMD instructions: ten times faster than sorting indices.
     """
     if scores.dtype != np.float32 or len(scores) >= 2**32:
         return np.argsort(scores, kind="stable")
@@ -502,8 +502,8 @@ def evaluate(
     """Metrics of L lambdas at once.
 
     Args:
-        logits: (L, N) or (N,) finite scores, float32 or float64: posterior log-odds where `brier` or `log_loss` is asked
-            for, any score that ranks for the others.
+        logits: (L, N) or (N,) finite scores, float32 or float64: posterior log-odds where `brier` or `log_loss` is
+            asked for, any score that ranks for the others.
         target: (N,) 0 or 1.
         weight: (N,) non-negative sample weights.
         metrics: names; the module's docstring lists the forms.

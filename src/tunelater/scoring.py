@@ -1,7 +1,7 @@
 """Scores of every sample at every lambda: the waist between training and everything after it.
 
-Conditioning acts on pooled features, so the trunk runs once for each sample, and a grid of lambdas is one matrix product:
-with f the features and w_l, b_l the binary head at lambda l, the margins are f . w_l + b_l.
+Conditioning acts on pooled features, so the trunk runs once for each sample, and a grid of lambdas is one matrix
+product: with f the features and w_l, b_l the binary head at lambda l, the margins are f . w_l + b_l.
 
 Shapes: N samples, L lambdas, C channels.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tunelater.data.splits import Split
-from tunelater.distributions import Lambda, Lambdas, at
+from tunelater.distributions import Lambdas, at
 from tunelater.film import LossConditional
 from tunelater.losses import LossFamily, logit
 from tunelater.problems import InputError, Problems
@@ -56,8 +56,13 @@ class Scores:
             problems.check(self.target.shape == (n,), f"{n} samples need {n} targets, got {self.target.shape}")
             for name, values in self.lambdas.items():
                 problems.check(len(values) == n_lambdas, f"{n_lambdas} lambdas need as many {name}, got {len(values)}")
-        bad = int(np.count_nonzero(~np.isfinite(self.log_odds)))
-        problems.check(not bad, f"log-odds must be finite, got {bad} that are not: the model has diverged")
+            for name, array, size in (("weights", self.weight, n), ("extrapolated", self.extrapolated, n_lambdas)):
+                sound = array is None or array.shape == (size,)
+                problems.check(sound, f"{name} needs shape ({size},), got {getattr(array, 'shape', None)}")
+        extremes = self.log_odds.min(initial=0), self.log_odds.max(initial=0)  # NaN if any is, without an (L, N) mask
+        if not np.isfinite(extremes).all():
+            bad = int(np.count_nonzero(~np.isfinite(self.log_odds)))
+            problems.add(f"log-odds must be finite, got {bad} that are not: the model has diverged")
         problems.raise_if_any()
 
     def __len__(self) -> int:
@@ -68,7 +73,13 @@ class Scores:
         return at(self.lambdas, index)
 
     def at_prior(self, prior: float) -> Scores:
-        """The same scores as log-odds where another share of cases is positive."""
+        """The same scores as log-odds where another share of cases is positive.
+
+        Raises:
+            InputError: a prior outside (0, 1).
+        """
+        if not 0 < prior < 1:
+            raise InputError(f"a prior is a share of positives strictly between 0 and 1, got {prior}")
         shift = np.float32(logit(prior) - logit(self.prior))
         return replace(self, log_odds=self.log_odds + shift, prior=prior)
 
@@ -89,8 +100,8 @@ def score(
 
     Args:
         lambdas: (L,) arrays by name, as `LambdaSpace.grid` gives them.
-        link: posterior log-odds by the family's link; False keeps the raw difference of logits z_+ - z_-, which is what a
-            softmax would take for them.
+        link: posterior log-odds by the family's link; False keeps the raw difference of logits z_+ - z_-, which is what
+            a softmax would take for them.
         memory_mb: bound on the working memory besides the result, MiB.
 
     Raises:
@@ -105,11 +116,10 @@ def score(
     try:
         with torch.inference_mode():
             heads = head_grid(model, lambdas, family, link=link, device=device)
-            columns = []
+            log_odds = np.empty((heads.size, len(data)), np.float32)
             for rows in _chunks(len(data), heads.size, memory_mb):
                 features = model.features(data.inputs(rows).to(device))
-                columns.append((rows, heads.log_odds(features)))
-            log_odds = _assemble(columns, heads.size, len(data))
+                log_odds[:, rows] = heads.log_odds(features).numpy()
     finally:
         model.train(was_training)
     weight = None if data.weight is None else data.weight.cpu().double().numpy()
@@ -154,20 +164,8 @@ def head_grid(
     return HeadGrid(weight.float(), bias.float(), columns, family if link else None)
 
 
-def single(lam: Lambda) -> dict[str, NDArray[np.float64]]:
-    """One lambda as a table of one."""
-    return {name: np.array([value], np.float64) for name, value in lam.items()}
-
-
 def _chunks(n: int, n_lambdas: int, memory_mb: int) -> list[slice]:
     """Pieces of the samples whose margins, their link and the trunk's activations stay within the budget."""
-    per_sample = 4 * (3 * n_lambdas + 1024)
+    per_sample = 4 * (10 * n_lambdas + 1024)  # the focal link holds ten numbers a margin
     rows = max(1, min(8192, memory_mb * 2**20 // per_sample))
     return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
-
-
-def _assemble(columns: list[tuple[slice, Tensor]], n_lambdas: int, n: int) -> NDArray[np.float32]:
-    out = np.empty((n_lambdas, n), np.float32)
-    for rows, piece in columns:
-        out[:, rows] = piece.numpy()
-    return out

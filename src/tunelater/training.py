@@ -50,7 +50,7 @@ class Trained:
     """A trained model with what is needed to score with it."""
 
     model: LossConditional
-    """On the CPU, in evaluation mode; the averaged weights where averaging is on, the best epoch's under early stopping."""
+    """On the CPU, in evaluation mode: averaged weights where averaging is on, the best epoch's under early stopping."""
     family: LossFamily
     config: Config
     history: list[dict[str, float]]
@@ -119,7 +119,7 @@ def train(
     asked_to_stop = False
 
     def anywhere(so: bool) -> bool:
-        """Whether it is so in any process: one that went its own way would leave the others waiting for its gradients."""
+        """Whether it is so in any process: one that went its own way would leave the others waiting for it."""
         if fabric.world_size == 1:
             return so
         return bool(fabric.all_reduce(torch.tensor(float(so), device=fabric.device), reduce_op="max"))
@@ -142,9 +142,10 @@ def train(
                 optimizer.zero_grad()
                 loss = weight @ family.loss(wrapped(x, lam), target, **lam)
                 fabric.backward(loss)
-                # Gradients whose squares overflow would be clipped to zero, or stop Adam, with a finite loss: 0 x inf = NaN.
                 max_norm = math.inf if config.clip_norm is None else config.clip_norm
-                return loss + 0 * fabric.clip_gradients(wrapped, optimizer, max_norm=max_norm, error_if_nonfinite=False)
+                norm = fabric.clip_gradients(wrapped, optimizer, max_norm=max_norm, error_if_nonfinite=False)
+                # Where the norm overflows, clipping gives zeros and Adam stands still, at a finite loss: make it NaN.
+                return loss + 0 * norm  # type: ignore[operator]
 
             epoch_loss += optimizer.step(closure).detach() / fabric.world_size
             epoch, done_in_epoch = divmod(step + 1, steps_per_epoch)
@@ -152,17 +153,17 @@ def train(
                 averaged.update_parameters(module)
             look = step % look_every == 0 or not done_in_epoch
             if look and anywhere(not math.isfinite(float(epoch_loss))):
-                raise TrainingDiverged(_advice(config, step, epoch, lam))
+                raise TrainingDiverged(_advice(config, step, steps_per_epoch, lam))
 
             if not done_in_epoch:
-                total_loss = float(fabric.all_reduce(epoch_loss, reduce_op="sum"))
+                total_loss = float(fabric.all_reduce(epoch_loss, reduce_op="sum"))  # type: ignore[arg-type]
                 row = {"epoch": epoch, "step": step + 1, "loss": total_loss / steps_per_epoch}
                 row["learning_rate"] = optimizer.param_groups[0]["lr"]
                 epoch_loss.zero_()
                 if config.early_stopping is not None and stopping_on is not None:
                     value = fabric.broadcast(_validation_metric(averaged, module, validation, family, config))
                     if value is None:
-                        raise TrainingDiverged(_advice(config, step, epoch, lam))
+                        raise TrainingDiverged(_advice(config, step, steps_per_epoch, lam))
                     row[f"validation_{stopping_on.name}"] = value
                     sign = 1 if stopping_on.higher_is_better else -1
                     if sign * value > progress.best_value:
@@ -208,8 +209,11 @@ class _Batches:
         return self._order[i * self._config.batch_size : (i + 1) * self._config.batch_size]
 
     def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs, targets and loss weights. The weights sum to the number of processes over all of them, so that the mean
-        of the processes' gradients is the gradient of the batch's weighted mean loss."""
+        """Inputs, targets and loss weights.
+
+        The weights sum to the number of processes over all of them, so that the mean of the processes' gradients is the
+        gradient of the batch's weighted mean loss.
+        """
         whole = self._index(step)
         share = whole[self._rank :: self._world_size]
         noise = (self._config.seed + 0x9E3779B97F4A7C15 * (step * self._world_size + self._rank + 1)) % 2**63
@@ -219,7 +223,8 @@ class _Batches:
         if self._data.weight is None:
             weight = torch.full((len(share),), self._world_size / len(whole), device=self._device)
         else:
-            weight = self._data.weight[share] * (self._world_size / self._data.weight[whole].sum().clamp(min=1e-12))
+            weight = self._data.weight[share].float()
+            weight *= self._world_size / self._data.weight[whole].sum().clamp(min=1e-12)
         return self._data.inputs(share, noise), self._data.target[share], weight
 
     def lam(self, step: int) -> Any:
@@ -262,15 +267,18 @@ def _final(averaged: AveragedModel | None, module: LossConditional) -> LossCondi
 
 def _validation_metric(
     averaged: AveragedModel | None, module: LossConditional, data: Split, family: LossFamily, config: Config
-) -> float:
-    """The early-stopping metric, averaged over a 3 x 3 x ... grid of lambdas."""
+) -> float | None:
+    """The early-stopping metric, averaged over a 3 x 3 x ... grid of lambdas; None where the scores are not finite."""
     assert config.early_stopping is not None
-    scores = score(_final(averaged, module), data, config.lambdas.grid(3), family)
+    try:
+        scores = score(_final(averaged, module), data, config.lambdas.grid(3), family)
+    except InputError:  # the config has the family's hyperparameters, so it is the log-odds
+        return None
     values = evaluate(scores.log_odds, scores.target, scores.weight, [config.early_stopping.metric])
     return float(np.mean(values[config.early_stopping.metric]))
 
 
-def _advice(config: Config, step: int, epoch: int, lam: Any) -> str:
+def _advice(config: Config, step: int, steps_per_epoch: int, lam: Any) -> str:
     lower = config.optimizer.learning_rate / 10
     advice = [f"lower optimizer.learning_rate ({config.optimizer.learning_rate:g}, try {lower:g})"]
     if config.clip_norm is None:
@@ -279,7 +287,11 @@ def _advice(config: Config, step: int, epoch: int, lam: Any) -> str:
         advice.append("set schedule.warmup_epochs (5)")
     if config.precision != "32-true":
         advice.append("train in precision 32-true")
-    return f"the loss is no longer finite at step {step + 1} (epoch {epoch + 1}, lambda {lam}): {', or '.join(advice)}"
+    advice.append("scale the inputs, if they are large")
+    epoch = step // steps_per_epoch + 1
+    at = ", ".join(f"{name} {float(torch.as_tensor(value).mean()):.4g}" for name, value in lam.items())
+    where = f"step {step + 1} (epoch {epoch}{', lambda ' if at else ''}{at})"
+    return f"the loss, its gradient or the scores are no longer finite at {where}: {', or '.join(advice)}"
 
 
 @contextlib.contextmanager
@@ -296,7 +308,9 @@ def _stop_requested() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield arrived.is_set
         return
-    before = {s: signal.signal(s, lambda *_: arrived.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    # A handler that was not set from Python reads as None, and could not be put back.
+    ours = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not None]
+    before = {s: signal.signal(s, lambda *_: arrived.set()) for s in ours}
     try:
         yield arrived.is_set
     finally:

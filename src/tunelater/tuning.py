@@ -1,8 +1,8 @@
 """Choosing where to operate, after training: needs in, (lambda, threshold) out.
 
-An `OperatingGrid` holds the scores of labelled samples at many lambdas; `select` searches every lambda and every threshold
-and returns an `OperatingPoint`, which is what predictions are made with. It is a choice among many on few positives, so
-the figures of the samples it was chosen on flatter it: `assess` gives them on others.
+An `OperatingGrid` holds the scores of labelled samples at many lambdas; `select` searches every lambda and every
+threshold and returns an `OperatingPoint`, which is what predictions are made with. It is a choice among many on few
+positives, so the figures of the samples it was chosen on flatter it: `assess` gives them on others.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ class OperatingPoint:
     prior: float
     """The share of positives where the point is used: what probabilities and metrics are for."""
     metrics: Mapping[str, Estimate] = field(default_factory=dict)
-    """What it achieves on the samples it was chosen on, at `prior`, with 95% intervals (or the confidence asked for)."""
+    """What it achieves on the samples it was chosen on, at `prior`, with 95% intervals (or the confidence asked
+    for)."""
     needs: Mapping[str, Any] = field(default_factory=dict)
     """What was asked for, in words."""
     split: str = "validation"
@@ -239,7 +240,7 @@ class OperatingGrid:
         found = [c for c in candidates if c is not None]
         if not found:
             raise Infeasible(_attainable(curve_at, len(self.scores), constraints))
-        best = max(found, key=lambda c: (c.merit, c.recall, -c.index))
+        best = max(found, key=lambda c: (c.merit, c.recall, -c.at))
         needs: dict[str, Any] = {"maximize": maximize, "minimize": minimize}
         needs["cost"] = dataclasses.asdict(Cost.parse(cost)) if cost is not None else None
         needs["subject_to"] = [str(c) for c in constraints]
@@ -247,7 +248,7 @@ class OperatingGrid:
         s = self.scores
         prior = self._prior
         point = OperatingPoint(
-            lam=s.lam(best.index),
+            lam=s.lam(best.at),
             threshold=1 / (1 + math.exp(-max(best.log_odds, -700.0))),
             log_odds_threshold=best.log_odds,
             prior=prior,
@@ -256,9 +257,9 @@ class OperatingGrid:
             n=len(s.target),
             n_positive=int((s.target == 1).sum()),
             model=s.model,
-            extrapolated=bool(s.extrapolated[best.index]) if s.extrapolated is not None else False,
+            extrapolated=bool(s.extrapolated[best.at]) if s.extrapolated is not None else False,
         )
-        metrics = _estimates(point, s, best.index, self.prior, confidence, seed)
+        metrics = _estimates(point, s, best.at, self.prior, confidence, seed)
         return dataclasses.replace(point, metrics=metrics)
 
     @property
@@ -301,10 +302,72 @@ def assess(point: OperatingPoint, scores: Scores, *, confidence: float = 0.95, s
     index = next((i for i in range(len(scores)) if _same_lambda(scores.lam(i), point.lam)), None)
     problems.check(index is not None, f"the scores do not contain the point's lambda {dict(point.lam)}")
     for c in (0, 1):
-        problems.check(bool((scores.target == c).any()), f"assessing needs samples of both classes, got none of class {c}")
+        problems.check(
+            bool((scores.target == c).any()), f"assessing needs samples of both classes, got none of class {c}"
+        )
     problems.raise_if_any()
     assert index is not None
     return _estimates(point, scores, index, point.needs.get("prior"), confidence, seed)
+
+
+def compare(
+    a: tuple[OperatingPoint, Scores],
+    b: tuple[OperatingPoint, Scores],
+    name: str,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+    n: int = 2000,
+) -> Estimate:
+    """How much more of a metric operating point `a` achieves than `b` on the same labelled samples.
+
+    The samples are resampled within each class, the same for both, so what the two have in common cancels (a paired
+    bootstrap). Differences are of the metric as it is: negative is better for a cost or a Brier score.
+
+    Args:
+        a, b: points with scores of one lambda each, of the same samples in the same order, at one prior.
+        name: a threshold metric, `cost` where both points were chosen for the same costs, `brier` or `log_loss`.
+
+    Raises:
+        InputError: other samples, different priors or costs, or a metric that this is not made for.
+    """
+    problems = Problems()
+    problems.check(
+        np.array_equal(a[1].target, b[1].target), "comparing needs scores of the same samples in the same order"
+    )
+    for need in ("prior", "cost"):
+        got = [point.needs.get(need) for point, _ in (a, b)]
+        problems.check(got[0] == got[1], f"comparing needs points of one {need}, got {got[0]} and {got[1]}")
+    problems.raise_if_any()
+    target, weight = a[1].target, a[1].weight
+    rng = keyed_rng(seed, "bootstrap")
+    prior = a[0].needs.get("prior")
+    resampled = np.empty((n + 1, len(target)))
+    for c in (1, 0):
+        members = np.flatnonzero(target == c)
+        base = np.ones(len(members)) if weight is None else weight[members]
+        share = None if prior is None else (prior if c else 1 - prior)
+        observed = base[None] if share is None else base[None] * (share / base.sum())
+        resampled[:, members] = np.concatenate([observed, _resampled(rng, n, base, share)])
+    difference = _values(a, name, resampled) - _values(b, name, resampled)
+    tail = (1 - confidence) / 2 * 100
+    low, high = np.percentile(difference[1:], [tail, 100 - tail])
+    return Estimate(float(difference[0]), float(low), float(high))
+
+
+def _values(of: tuple[OperatingPoint, Scores], name: str, weights: Floats) -> Floats:
+    """A metric of a point under each row of weights (replicates, N)."""
+    point, scores = of
+    s = scores.at_prior(point.prior)
+    if name in ("brier", "log_loss"):
+        losses = sample_scores(s.log_odds[0], s.target)[metric(name).proper].numpy()
+        return weights @ losses / weights.sum(-1)
+    of_threshold = Cost.parse(point.needs["cost"]).metric() if name == "cost" else threshold_metric(name)
+    alerts, positive = point.decide(s.log_odds[0], point.prior), s.target == 1
+    tp, fp = weights @ (alerts & positive).astype(float), weights @ (alerts & ~positive).astype(float)
+    nothing = np.zeros_like(tp)
+    positives, negatives = weights @ positive.astype(float), weights @ (~positive).astype(float)
+    return of_threshold.values(Curve(nothing, nothing, tp, fp, tp, fp, nothing, positives, negatives))
 
 
 def _same_lambda(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
@@ -315,7 +378,7 @@ def _same_lambda(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
 
 
 class _Candidate(NamedTuple):
-    index: int
+    at: int
     log_odds: float
     merit: float
     recall: float
@@ -329,7 +392,9 @@ def _needs(
 ) -> tuple[ThresholdMetric | Metric, list[Constraint]]:
     """The objective and the constraints; everything wrong with them at once."""
     problems = Problems()
-    given = [name for name, need in (("maximize", maximize), ("minimize", minimize), ("cost", cost)) if need is not None]
+    given = [
+        name for name, need in (("maximize", maximize), ("minimize", minimize), ("cost", cost)) if need is not None
+    ]
     problems.check(len(given) == 1, f"say one of maximize, minimize and cost, got {' and '.join(given) or 'none'}")
     objective: ThresholdMetric | Metric | None = None
     constraints = []
@@ -389,7 +454,9 @@ def _best_of(
     assert isinstance(objective, ThresholdMetric)
     values = objective.values(c)[allowed]
     merits = values if objective.higher_is_better else -values
-    last = len(merits) - 1 - int(np.argmax(merits[::-1]))  # among equals the laxest threshold, which has the higher recall
+    last = (
+        len(merits) - 1 - int(np.argmax(merits[::-1]))
+    )  # among equals the laxest threshold, which has the higher recall
     best = allowed[last]
     return _Candidate(index, float(thresholds[best]), float(merits[last]), float(c.tp[best] / c.positives))
 
@@ -421,7 +488,11 @@ def _attainable(curve_at: Callable[[int], Curve], n: int, constraints: Sequence[
         others = " and ".join(str(c) for c in constraints if c is not constraint)
         line = f"{constraint.metric.name} reaches {alone:.4g}"
         if others:
-            line += f" alone, and {together:.4g} with {others}" if together is not None else f" alone; {others} already fails"
+            line += (
+                f" alone, and {together:.4g} with {others}"
+                if together is not None
+                else f" alone; {others} already fails"
+            )
         lines.append(line)
     return ["; ".join(lines)]
 
@@ -460,9 +531,9 @@ def _estimates(
     shifted = weight if prior is None else prior_weight(target, weight, prior)
     values = evaluate_one(log_odds, target, shifted, wanted)
     replicates = bootstrap(log_odds, target, weight, prior, wanted, seed=seed)
-    for m, value, column in zip(wanted, values, replicates.T, strict=True):
+    for of_lambda, value, column in zip(wanted, values, replicates.T, strict=True):
         low, high = np.percentile(column, [tail, 100 - tail])
-        out[m.name] = Estimate(value, float(low), float(high))
+        out[of_lambda.name] = Estimate(value, float(low), float(high))
     return out
 
 

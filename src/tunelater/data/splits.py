@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tunelater.problems import Problems
+from tunelater.problems import InputError, Problems
 
 
 class Split(Protocol):
@@ -36,12 +36,12 @@ class TensorSplit:
     """Samples whose inputs are one tensor: preprocessed tables, or anything else that fits in memory.
 
     Args:
-        x: (N, ...) inputs, finite floats.
+        x: (N, ...) inputs, finite float32 (or integers, for a network that takes them).
         target: (N,) class indices, int64.
         weight: (N,) non-negative sample weights, or None.
 
     Raises:
-        InputError: shapes that do not fit, inputs or weights that are not finite, negative weights.
+        InputError: shapes or types that do not fit, inputs or weights that are not finite, negative targets or weights.
     """
 
     x: Tensor
@@ -53,6 +53,10 @@ class TensorSplit:
         n = len(self.x)
         problems.check(n > 0, "a split needs samples, got none")
         problems.check(self.target.shape == (n,), f"{n} inputs need {n} targets, got shape {tuple(self.target.shape)}")
+        problems.check(self.target.dtype == torch.int64, f"targets are class indices, int64, got {self.target.dtype}")
+        negative = int((self.target < 0).sum())
+        problems.check(not negative, f"targets are class indices from 0 on, got {negative} below zero")
+        problems.check(self.x.dtype != torch.float64, "inputs must be float32, got float64: convert them with .float()")
         problems.check(
             not self.x.is_floating_point() or bool(torch.isfinite(self.x).all()),
             "inputs must be finite; impute or remove what is not",
@@ -84,7 +88,14 @@ class Splits:
 
 
 def class_counts(split: Split, n_classes: int = 2) -> list[float]:
-    """The total weight of each class."""
-    weight = torch.ones(len(split)) if split.weight is None else split.weight
+    """The total weight of each class.
+
+    Raises:
+        InputError: a target beyond the last class.
+    """
+    largest = int(split.target.max())
+    if largest >= n_classes:
+        raise InputError(f"{n_classes} classes have targets 0 to {n_classes - 1}, got {largest}")
+    weight = torch.ones(len(split), device=split.target.device) if split.weight is None else split.weight
     counts = torch.zeros(n_classes, dtype=torch.float64, device=weight.device)
     return counts.index_add_(0, split.target, weight.double()).tolist()

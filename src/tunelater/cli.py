@@ -1,0 +1,363 @@
+"""The command line. Heavy modules load inside the commands, so that help answers at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunelater.problems import DoubtfulInputWarning, InputError
+
+if TYPE_CHECKING:
+    from tunelater.config import Config
+    from tunelater.tuning import OperatingPoint
+
+app = typer.Typer(
+    name="tunelater",
+    help="Rare-event classification: train one model, choose where to operate afterwards, as often as needs change.",
+    epilog="A first run: tunelater demo. On your data: tunelater fit, then tune, evaluate and predict.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="A CSV or Parquet file.", show_default=False)]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The run folder that **fit** wrote.", show_default=False)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is already at --out.")]
+At = Annotated[Path, typer.Option("--at", help="The operating point that **tune** wrote.", show_default=False)]
+
+
+@app.command(
+    epilog="Example: tunelater fit cases.csv --target diagnosis --positive malignant --out run",
+    short_help="Train one model on a table.",
+)
+def fit(
+    data: DataArgument,
+    target: Annotated[str, typer.Option(help="The column to predict; it must have two values.", show_default=False)],
+    positive: Annotated[str, typer.Option(help="The value that marks the rare event.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The run folder to write.", show_default=False)],
+    config: Annotated[
+        Path | None, typer.Option(help="Settings in TOML, such as another run's config.toml.", show_default=False)
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Loss family: vs, focal, weighted_cross_entropy or cross_entropy. [vs]")
+    ] = None,
+    lam: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lambda",
+            metavar="NAME=DIST",
+            help="A loss hyperparameter's value or distribution: tau=1, 'tau=linear(0,3,0.1)', 'tau=uniform(0,3)'.",
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many passes over the training rows. [100]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the split, the weights and everything else random. [0]")] = None,
+    split: Annotated[
+        str, typer.Option(metavar="A,B,C", help="Shares of rows to train on, choose on and report on.")
+    ] = "0.6,0.2,0.2",
+    weight: Annotated[str | None, typer.Option(help="A column of sample weights.", show_default=False)] = None,
+    no_header: Annotated[
+        bool, typer.Option("--no-header", help="The CSV has no line of names: columns are column_1, column_2, ...")
+    ] = False,
+    force: Force = False,
+) -> None:
+    """Train one model over a distribution of loss hyperparameters, on a table.
+
+    DATA has a row for each case: numbers, true/false, categories, dates and missing values, and one target column. A
+    part of the rows is held back to choose on (**tune**) and to report on (**evaluate**); both find it by themselves
+    when given the same file.
+    """
+    with _reported():
+        from tunelater.workflow import fit as run_fit
+
+        settings = _settings(config, loss, lam or [], epochs, seed)
+        fractions = _fractions(split)
+        with _progress("Training", "epochs", settings.epochs if settings else epochs or 100) as advance:
+            run = run_fit(
+                data,
+                target=target,
+                positive=positive,
+                out=out,
+                config=settings,
+                fractions=fractions,
+                weight=weight,
+                header=not no_header,
+                force=force,
+                on_epoch=lambda row: advance(int(row["epoch"])),
+            )
+        shares = ", ".join(f"{n['rows']} {name} ({n['positives']} positive)" for name, n in run.data["splits"].items())
+        typer.echo(f"Model {run.id}, trained on {len(run.schema.columns)} columns; rows: {shares}.")
+        typer.echo(f"Run folder: {out}")
+        typer.echo(
+            f"Next: tunelater tune {out} {data} --maximize precision --subject-to 'recall>=0.9' --out point.json"
+        )
+
+
+@app.command(
+    epilog="Example: tunelater tune run cases.csv --maximize precision --subject-to 'recall>=0.9' --out point.json",
+    short_help="Choose the operating point for a need.",
+)
+def tune(
+    run: RunArgument,
+    data: DataArgument,
+    maximize: Annotated[
+        str | None, typer.Option(help="A metric: precision, recall, f1, specificity, auc, ...", show_default=False)
+    ] = None,
+    minimize: Annotated[
+        str | None, typer.Option(help="A metric: brier, fpr, alert_rate, ...", show_default=False)
+    ] = None,
+    cost: Annotated[
+        str | None,
+        typer.Option(metavar="fn=A,fp=B", help="Lowest expected cost: of a miss (fn) and a false alarm (fp)."),
+    ] = None,
+    subject_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'METRIC>=X'", help="A constraint, such as 'recall>=0.9' or 'fpr<=0.01'; may be repeated."
+        ),
+    ] = None,
+    prior: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of positives where the model will be used, if other than in DATA.", show_default=False
+        ),
+    ] = None,
+    grid: Annotated[int, typer.Option(help="Values to try of each loss hyperparameter.")] = 9,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the operating point (JSON).", show_default=False)
+    ] = None,
+    allow_test: Annotated[
+        bool, typer.Option("--allow-test", help="Choose on the run's test rows (figures are then flattered).")
+    ] = False,
+    force: Force = False,
+) -> None:
+    """Choose lambda and threshold for a need, without retraining.
+
+    DATA are labelled rows. If it is the table that the run was fitted on, only the rows held back for choosing are
+    used. Say one of --maximize, --minimize and --cost, and any number of constraints.
+    """
+    with _reported():
+        from tunelater.workflow import tune as run_tune
+
+        point = run_tune(
+            run,
+            data,
+            maximize=maximize,
+            minimize=minimize,
+            cost=_costs(cost),
+            subject_to=subject_to or [],
+            prior=prior,
+            grid=grid,
+            out=out,
+            force=force,
+            allow_test=allow_test,
+        )
+        _print_point(point)
+        if out is not None:
+            typer.echo(f"Operating point: {out}")
+            typer.echo(f"Next: tunelater predict {run} NEW.csv --at {out} --out alerts.csv")
+
+
+@app.command(
+    epilog="Example: tunelater evaluate run cases.csv --at point.json",
+    short_help="Say what an operating point achieves on labelled rows.",
+)
+def evaluate(run: RunArgument, data: DataArgument, at: At) -> None:
+    """Say what an operating point achieves on labelled rows, with 95% intervals.
+
+    If DATA is the table that the run was fitted on, only the rows held back for reporting are used: neither the
+    training nor the choice has seen them.
+    """
+    with _reported():
+        from tunelater.tuning import OperatingPoint
+        from tunelater.workflow import evaluate as run_evaluate
+
+        estimates = run_evaluate(run, data, at=at)
+        _print_estimates(f"Operating point {at} on {data}", OperatingPoint.load(at), estimates)
+
+
+@app.command(
+    epilog="Example: tunelater predict run new.csv --at point.json --out alerts.csv --keep patient_id",
+    short_help="Score new rows and decide on them.",
+)
+def predict(
+    run: RunArgument,
+    data: DataArgument,
+    at: At,
+    out: Annotated[Path, typer.Option(help="Where to write the result: .csv, or .parquet.", show_default=False)],
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="A column of DATA to copy into the result; may be repeated.", show_default=False),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Score new rows at an operating point and decide on them.
+
+    The result has a row for each row of DATA: probability, log-odds and prediction. Files larger than memory are fine.
+    """
+    with _reported():
+        from tunelater.workflow import predict as run_predict
+
+        with _progress("Predicting", "rows", None) as advance:
+            done = run_predict(run, data, at=at, out=out, keep=keep or [], force=force, on_rows=advance)
+        typer.echo(f"{done.rows} rows, {done.alerts} alerts ({done.alerts / max(done.rows, 1):.2%}): {out}")
+        if done.extrapolated:
+            _warn("the point's lambda lies outside of the range that the model was trained on (column 'extrapolated')")
+
+
+@app.command(short_help="See it work on real data.", epilog="Example: tunelater demo --out tunelater-demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the run folder, the figure and the table go.")] = Path(
+        "tunelater-demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the split and the training.")] = 0,
+    force: Force = False,
+) -> None:
+    """Train on a real thyroid screening table, choose three operating points, and compare on the test rows."""
+    with _reported():
+        from tunelater.demo import run_demo
+
+        with _progress("Training", "epochs", None) as advance:
+            result = run_demo(out, seed=seed, force=force, on_epoch=advance)
+        typer.echo(result)
+
+
+def main() -> None:
+    """Entry point of the `tunelater` command."""
+    app()
+
+
+# ------------------------------------------------------------------------------------------- pieces
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Bad input as lines on standard error and exit code 2, doubtful input as warnings, no traceback for either."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DoubtfulInputWarning)
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, DoubtfulInputWarning):
+                _warn(str(message))
+            else:
+                shown(message, category, *rest)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        try:
+            yield
+        except InputError as error:
+            for problem in error.problems:
+                typer.echo(f"error: {problem}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("stopped; the same command goes on from its last checkpoint", err=True)
+            raise typer.Exit(130) from None
+        except RuntimeError as error:
+            if type(error).__name__ != "TrainingDiverged":
+                raise
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+def _warn(message: str) -> None:
+    typer.echo(f"warning: {message}", err=True)
+
+
+@contextmanager
+def _progress(what: str, unit: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error where it is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _settings(
+    path: Path | None, loss: str | None, lams: list[str], epochs: int | None, seed: int | None
+) -> Config | None:
+    """The config file with the options on top; None where nothing is set, so that `fit` chooses."""
+    import dataclasses
+
+    from tunelater.config import Config, default_space, parse_distribution
+    from tunelater.distributions import LambdaSpace
+    from tunelater.losses import FAMILIES
+    from tunelater.problems import Problems
+
+    if path is None and loss is None and not lams and epochs is None and seed is None:
+        return None
+    problems = Problems()
+    base = Config.read(path) if path is not None else Config()
+    changes: dict[str, Any] = {"epochs": epochs, "seed": seed, "loss": loss}
+    space: dict[str, Any] = dict(base.lambdas)
+    if loss is not None and loss != base.loss and loss in FAMILIES:
+        space = dict(default_space(loss))
+    for text in lams:
+        name, equals, value = text.partition("=")
+        try:
+            if not equals:
+                raise InputError(f"--lambda reads NAME=DISTRIBUTION, got {text!r}")
+            space[name.strip()] = parse_distribution(value)
+        except InputError as error:
+            problems.add(*error.problems)
+    changes["lambdas"] = LambdaSpace(**space)
+    try:
+        settings = dataclasses.replace(base, **{name: value for name, value in changes.items() if value is not None})
+    except InputError as error:
+        problems.add(*error.problems)
+    problems.raise_if_any()
+    return settings
+
+
+def _fractions(text: str) -> tuple[float, float, float]:
+    try:
+        a, b, c = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--split needs three shares such as 0.6,0.2,0.2, got {text!r}") from None
+    return a, b, c
+
+
+def _costs(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    try:
+        return {name.strip(): float(value) for name, value in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise InputError(f"--cost reads like fn=50,fp=1, got {text!r}") from None
+
+
+def _print_point(point: OperatingPoint) -> None:
+    title = f"Chosen on {point.n} {point.split} rows, {point.n_positive} of them positive"
+    _print_estimates(title, point, dict(point.metrics))
+    typer.echo("These rows chose the point, so its figures flatter it: see `tunelater evaluate` for rows that did not.")
+    if point.extrapolated:
+        _warn("this lambda lies outside of the range that the model was trained on")
+
+
+def _print_estimates(title: str, point: OperatingPoint, estimates: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    lam = ", ".join(f"{name} {value:.4g}" for name, value in point.lam.items()) or "none"
+    typer.echo(f"{title}\nlambda: {lam}; threshold: probability >= {point.threshold:.4g} at prior {point.prior:.4g}")
+    table = Table("metric", "value", "95% interval", box=None, pad_edge=False)
+    for name, estimate in estimates.items():
+        table.add_row(name, f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}")
+    Console().print(table)

@@ -1,0 +1,1 @@
+"""Data: tables, and the splits that training and scoring read."""

@@ -1,0 +1,264 @@
+"""The run folder: all that a trained model needs to be used, moved and audited, and nothing that can run code.
+
+```
+RUN/
+  config.toml              the resolved configuration
+  weights.safetensors      the model
+  schema.json              the table's columns, target and labels
+  preprocessing.skops      fitted preprocessing, checked on loading
+  data.json                fingerprint, sizes and class shares of the data
+  rows.npz                 which rows went where, and hashes of the rows trained on
+  scores/validation.npz    log-odds of the validation rows over a grid of lambdas
+  metrics.csv, tensorboard/  the course of the training
+  environment.json         versions of Python and of the libraries
+  DONE                     the model's identity; written last
+```
+
+A run is built in a hidden folder beside its place and renamed when it is whole. One that was interrupted is found there
+and goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from tunelater.config import Config
+from tunelater.data.splits import TensorSplit
+from tunelater.data.tables import Preprocessor, TableSchema
+from tunelater.distributions import Lambdas
+from tunelater.film import LossConditional
+from tunelater.losses import LossFamily, loss_family
+from tunelater.models import build
+from tunelater.problems import InputError
+from tunelater.scoring import Scores, score
+
+FORMAT = 1
+LIBRARIES = (
+    "tunelater",
+    "torch",
+    "lightning-fabric",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "skops",
+    "safetensors",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model of a table, with what is needed to use it.
+
+    Attributes:
+        data: fingerprint, sizes and class counts of what it was trained on.
+        rows: row numbers of the `train`, `validation` and `test` splits in that data.
+        train_hashes: sorted hashes of the rows trained on, to recognise them elsewhere.
+        validation: scores of the validation rows over a grid of lambdas.
+    """
+
+    config: Config
+    model: LossConditional
+    schema: TableSchema
+    preprocessor: Preprocessor
+    data: Mapping[str, Any]
+    rows: Mapping[str, NDArray[np.int64]]
+    train_hashes: NDArray[np.uint64]
+    validation: Scores | None = None
+    path: Path | None = None
+
+    @property
+    def family(self) -> LossFamily:
+        """The loss family with the class counts of the training rows."""
+        return loss_family(self.config.loss, self.data["class_counts"])
+
+    @property
+    def id(self) -> str:
+        """Identity of the model: a digest of its weights, configuration, schema and training data."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        for part in (
+            self.config.to_toml(),
+            json.dumps(self.schema.to_json(), sort_keys=True),
+            self.data["fingerprint"],
+        ):
+            digest.update(part.encode())
+        return digest.hexdigest()[:16]
+
+    def split(
+        self, features: pd.DataFrame, target: NDArray | None = None, weight: NDArray | None = None
+    ) -> TensorSplit:
+        """Preprocessed samples, from feature columns as `tables.conform` gives them."""
+        x = torch.from_numpy(self.preprocessor.transform(features))
+        y = torch.zeros(len(x), dtype=torch.int64) if target is None else torch.from_numpy(np.asarray(target, np.int64))
+        w = None if weight is None else torch.from_numpy(np.asarray(weight, np.float32))
+        return TensorSplit(x, y, w)
+
+    def score(
+        self, samples: TensorSplit, lambdas: Lambdas | Mapping[str, float], *, split: str = "validation"
+    ) -> Scores:
+        """Log-odds of samples at lambdas; a lambda outside the range trained on is marked as extrapolated."""
+        values = {name: np.atleast_1d(np.asarray(v, np.float64)) for name, v in lambdas.items()}
+        scores = score(self.model, samples, values, self.family, split=split, model_id=self.id)
+        outside = np.array([not self.config.lambdas.contains(scores.lam(i)) for i in range(len(scores))])
+        return Scores(**{**vars(scores), "extrapolated": outside})
+
+    def save(self, folder: Path) -> None:
+        """Write everything into an existing folder; DONE comes last."""
+        (folder / "config.toml").write_text(self.config.to_toml(), encoding="utf-8")
+        weights = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
+        save_file(weights, folder / "weights.safetensors")
+        _write_json(folder / "schema.json", self.schema.to_json())
+        self.preprocessor.save(folder / "preprocessing.skops")
+        _write_json(folder / "data.json", dict(self.data))
+        np.savez_compressed(folder / "rows.npz", train_hashes=self.train_hashes, **self.rows)  # type: ignore[arg-type]
+        if self.validation is not None:
+            (folder / "scores").mkdir(exist_ok=True)
+            save_scores(self.validation, folder / "scores" / "validation.npz")
+        _write_json(folder / "environment.json", environment())
+        (folder / "DONE").write_text(f"{self.id}\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Run:
+        """Load a run folder. Nothing in it is executed.
+
+        Raises:
+            InputError: no such folder, an unfinished or damaged run, or files that do not belong together.
+        """
+        path = Path(path)
+        if not (path / "DONE").is_file():
+            what = "is not a finished run" if path.is_dir() else "does not exist"
+            raise InputError(f"run folder {path} {what}; make one with `tunelater fit`")
+        try:
+            config = Config.read(path / "config.toml")
+            schema = TableSchema.from_json(json.loads((path / "schema.json").read_text(encoding="utf-8")))
+            preprocessor = Preprocessor.load(path / "preprocessing.skops")
+            data = json.loads((path / "data.json").read_text(encoding="utf-8"))
+            with np.load(path / "rows.npz", allow_pickle=False) as stored:
+                rows = {name: stored[name] for name in stored.files}
+            model = build(config, n_features=preprocessor.n_features)
+            model.load_state_dict(load_file(path / "weights.safetensors"))
+            scores = path / "scores" / "validation.npz"
+            validation = load_scores(scores) if scores.is_file() else None
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"run folder {path} is damaged: {type(error).__name__}: {error}") from error
+        run = cls(config, model.eval(), schema, preprocessor, data, rows, rows.pop("train_hashes"), validation, path)
+        stated = (path / "DONE").read_text(encoding="utf-8").strip()
+        if run.id != stated:
+            raise InputError(f"run folder {path} is damaged: its files make model {run.id}, but DONE says {stated}")
+        return run
+
+
+def save_scores(scores: Scores, path: Path) -> None:
+    """Scores as a compressed .npz without pickles."""
+    arrays = {"log_odds": scores.log_odds, "target": scores.target}
+    if scores.weight is not None:
+        arrays["weight"] = scores.weight
+    if scores.extrapolated is not None:
+        arrays["extrapolated"] = scores.extrapolated
+    arrays |= {f"lambda_{name}": values for name, values in scores.lambdas.items()}
+    labels = np.array([scores.split, scores.model])
+    np.savez_compressed(path, prior=np.float64(scores.prior), labels=labels, **arrays)  # type: ignore[arg-type]
+
+
+def load_scores(path: Path) -> Scores:
+    """Scores that `save_scores` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        names = [name for name in stored.files if name.startswith("lambda_")]
+        split, model = stored["labels"].tolist()
+        return Scores(
+            log_odds=stored["log_odds"],
+            target=stored["target"],
+            lambdas={name.removeprefix("lambda_"): stored[name] for name in names},
+            prior=float(stored["prior"]),
+            weight=stored["weight"] if "weight" in stored.files else None,
+            split=split,
+            model=model,
+            extrapolated=stored["extrapolated"] if "extrapolated" in stored.files else None,
+        )
+
+
+def environment() -> dict[str, Any]:
+    """Versions that results depend on."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "format": FORMAT,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "libraries": versions,
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------- atomic places
+
+
+def output_problems(out: str | Path, *, force: bool, folder: bool) -> list[str]:
+    """Why a result may not be written to `out`: it exists, or it has no place."""
+    out = Path(out)
+    if not out.absolute().parent.is_dir():
+        return [f"the folder for {out} does not exist; make it first"]
+    if not out.exists():
+        return []
+    if folder and not (out.is_dir() and ((out / "DONE").is_file() or not any(out.iterdir()))):
+        return [f"{out} exists and is not a run folder, so it is not replaced; name another place"]
+    if not folder and not out.is_file():
+        return [f"{out} exists and is not a file; name another place"]
+    return (
+        []
+        if force or (folder and not any(out.iterdir()))
+        else [f"{out} exists; say --force (force=True) to replace it"]
+    )
+
+
+def unfinished(out: Path, identity: str) -> Path:
+    """The hidden folder in which the run for `out` is built: an interrupted one of the same identity, or a new one."""
+    partial = out.absolute().parent / f".{out.name}.partial"
+    marker = partial / "identity"
+    if partial.exists() and not (marker.is_file() and marker.read_text(encoding="utf-8") == identity):
+        shutil.rmtree(partial)
+    partial.mkdir(exist_ok=True)
+    marker.write_text(identity, encoding="utf-8")
+    return partial
+
+
+def publish(partial: Path, out: Path) -> None:
+    """Rename a finished folder into place, replacing an older run only once the new one is whole."""
+    for leftover in ("identity", "checkpoint.pt", "checkpoint.pt.partial"):
+        (partial / leftover).unlink(missing_ok=True)
+    old = None
+    if out.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.absolute().parent))
+        os.rename(out, old / out.name)
+    os.rename(partial, out)
+    if old is not None:
+        shutil.rmtree(old)
