@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import tempfile
 import warnings
 import zipfile
@@ -72,7 +73,7 @@ SCHEMA = TableSchema(
     {"x": "numeric", "when": "numeric", "on": "boolean", "kind": "categorical"}, "y", "1", "0", dates=("when",)
 )
 
-# ---------------------------------------------------------------------------------------------------------------- reading
+# -------------------------------------------------------------------------------------------------------------- reading
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -202,7 +203,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         assert "folder" in problems_of(lambda read=read: read(tmp_path))[0]
 
 
-# ----------------------------------------------------------------------------------------------------------------- labels
+# --------------------------------------------------------------------------------------------------------------- labels
 
 
 @pytest.mark.parametrize(
@@ -240,8 +241,8 @@ def test_labels_of_pandas_own_types() -> None:
     ("values", "positive", "words"),
     [
         (["a", "a"], "a", [["exactly two values", "one only", "'a' (2 rows)"]]),
-        ([None, None], "a", [["missing", "2 in the rows 1, 2"], ["exactly two values", "none"]]),
-        (["a", "b", None, "?"], "a", [["missing values", "2 in the rows 3, 4", "label or remove"]]),
+        ([None, None], "a", [["missing", "2, in rows 1, 2"], ["exactly two values", "none"]]),
+        (["a", "b", None, "?"], "a", [["missing values", "2, in rows 3, 4", "label or remove"]]),
         (list("abbcccdefg"), "a", [["exactly two", "got 7: 'c' (3 rows), 'b' (2 rows)", "and 2 more"]]),
         (["fine", "fraud"], "Fraud", [["positive value", "'Fraud'", "'fine', 'fraud'", "did you mean 'fraud'"]]),
         ([0, 1], "2", [["positive value", "'2'", "'0', '1'"]]),
@@ -265,7 +266,7 @@ def test_a_regression_target_is_named_as_such_and_not_listed() -> None:
     assert all(len(problem) < 400 for problem in told)
 
 
-# ---------------------------------------------------------------------------------------------------------------- prepare
+# -------------------------------------------------------------------------------------------------------------- prepare
 
 
 def test_prepare_finds_the_kind_of_each_column() -> None:
@@ -330,9 +331,9 @@ def test_columns_that_carry_nothing_are_left_out_with_one_warning() -> None:
         "uuid": "identifier: its name",
         "name": "identifier: a different value in each of 30 rows",
         "long": "identifier: a different value",
-        "list": "unsupported type list",
-        "bytes": "unsupported type binary",
-        "wait": "unsupported type duration",
+        "list": "of the unsupported type list",
+        "bytes": "of the unsupported type binary",
+        "wait": "of the unsupported type duration",
     }.items():
         assert f"{name!r} ({reason}" in told
 
@@ -413,7 +414,7 @@ def test_tables_without_use_are_refused(frame: pd.DataFrame, words: str) -> None
     assert any(words in problem for problem in problems_of(lambda: prepare(frame, "y", "1")))
 
 
-# ----------------------------------------------------------------------------------------------------------------- schema
+# --------------------------------------------------------------------------------------------------------------- schema
 
 
 def test_a_schema_survives_json() -> None:
@@ -434,7 +435,7 @@ def test_a_damaged_schema_is_refused(change: dict[str, Any], words: str) -> None
     assert problems_of(lambda: TableSchema.from_json([]))  # type: ignore[arg-type]
 
 
-# ---------------------------------------------------------------------------------------------------------------- conform
+# -------------------------------------------------------------------------------------------------------------- conform
 
 
 def test_conform_gives_one_form_for_text_and_types() -> None:
@@ -449,7 +450,7 @@ def test_conform_gives_one_form_for_text_and_types() -> None:
     )
     typed = pd.DataFrame(
         {
-            "when": pd.to_datetime(["1970-01-02", "1970-01-01T12:00", "1970-01-01T00:00", None]),
+            "when": pd.to_datetime(["1970-01-02", "1970-01-01T12:00", "1970-01-01", None], format="ISO8601"),
             "x": pd.array([1000, 0, 2.5, None], dtype="Float64"),
             "on": pd.array([True, False, False, None], dtype="boolean"),
             "kind": pd.Series([1.5, "007", True, None], dtype=object),
@@ -487,7 +488,7 @@ def test_conform_tells_every_column_once() -> None:
         [
             "no column 'kind'; did you mean 'Kind'?",
             "'x' must hold numbers, got 2 cells that do not, first in row 102: 'two'",
-            "'when' must hold dates in the form 2024-01-31 or 2024-01-31T12:30:00, got 2 cells that do not, first in row 102",
+            "'when' must hold dates in the form 2024-01-31 or 2024-01-31T12:30:00, got 2 cells that do not",
             "'on' must hold true or false (or t/f, yes/no, y/n, 1/0), got 2 cells that do not, first in row 103: '2'",
         ],
         strict=True,
@@ -526,7 +527,7 @@ def test_a_needed_column_must_be_there_once() -> None:
     assert len(problems_of(lambda: conform(many, schema))[0]) < 800
 
 
-# ----------------------------------------------------------------------------------------------------------------- stream
+# --------------------------------------------------------------------------------------------------------------- stream
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet"])
@@ -558,41 +559,77 @@ def test_kept_columns_are_verbatim(tmp_path: Path) -> None:
     assert nothing.shape == (4, 0)
 
 
-CELLS = st.sampled_from(
-    "1 -0 +5 007 1.50 1.5 2. .5 1e3 1E400 12345678901234567890 9007199254740993 -inf true TRUE False yes N ? NA '1' 'a b' "
-    "2024-01-31 2024-01-31T10:00:00Z é 1_0 0x1F 00 -0.0 1,5".split()
-) | st.sampled_from(["", " 1 ", " a", "'a", "a'", "' 7 '", "''", '"', ",", "a\nb", "\u00a01"])
+NUMBERS = [
+    "1",
+    "-0",
+    "+5",
+    "007",
+    "00",
+    "1.50",
+    "2.",
+    ".5",
+    "-0.0",
+    "1e3",
+    "1E400",
+    "-inf",
+    "1,5",
+    "1_0",
+    "0x1F",
+    " 1 ",
+]
+NUMBERS += ["12345678901234567890", "9007199254740993", "9007199254740992", "123456789012345.0"]
+WORDS = [
+    "true",
+    "TRUE",
+    "False",
+    "yes",
+    "N",
+    "?",
+    "NA",
+    "",
+    "é",
+    " a",
+    "a,b",
+    "a;b",
+    "a\tb",
+    'a"b',
+    "a\nb",
+    "2024-01-31",
+]
+QUOTED = ["'1'", "'a", "a'", "' 7 '", "''", "'NA'", "2024-01-31T10:00:00Z"]
+CELLS = st.sampled_from(NUMBERS + WORDS + QUOTED)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
-    rows=st.lists(st.tuples(CELLS, CELLS, CELLS, CELLS), min_size=1, max_size=12),
+    rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=12),
+    need=st.sampled_from(["numeric", "date", "boolean", "categorical"]),
     delimiter=st.sampled_from(",;\t"),
     batch_rows=st.integers(1, 13),
 )
 def test_a_row_is_the_same_read_whole_or_in_pieces(
-    rows: list[tuple[str, ...]], delimiter: str, batch_rows: int
+    rows: list[tuple[str, str]], need: Any, delimiter: str, batch_rows: int
 ) -> None:
     """Also where a column of a piece looks like another type than the whole column; and where it is refused."""
-    frame = pd.DataFrame(rows, columns=["x", "when", "on", "kind"])
-    for names in (["kind"], ["x", "kind"], ["on", "kind"], ["when", "kind"]):
-        kinds = {name: kind for name, kind in SCHEMA.columns.items() if name in names}
-        schema = TableSchema(kinds, "y", "1", "0", dates=tuple({"when"} & set(names)))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "t.csv"
-            frame.to_csv(path, index=False, sep=delimiter)
-            outcomes: list[Any] = []
-            for call in (
-                lambda path=path, schema=schema: conform(read_table(path), schema),
-                lambda path=path, schema=schema: pd.concat(
-                    [a for a, _ in stream_table(path, schema, batch_rows=batch_rows)]
-                ),
-            ):
-                try:
-                    outcomes.append(row_hashes(call(), names).tolist())
-                except InputError as error:
-                    outcomes.append([problem[: problem.rindex(": ")] for problem in error.problems])
-        assert outcomes[0] == outcomes[1]
+    kind = "numeric" if need == "date" else need
+    schema = TableSchema({"a": kind, "b": "categorical"}, "y", "1", "0", dates=("a",) if need == "date" else ())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.csv"
+        pd.DataFrame(rows, columns=["a", "b"]).to_csv(path, index=False, sep=delimiter)
+
+        def whole() -> pd.DataFrame:
+            return conform(read_table(path), schema)
+
+        def in_pieces() -> pd.DataFrame:
+            return pd.concat([piece for piece, _ in stream_table(path, schema, batch_rows=batch_rows)])
+
+        outcomes = []
+        for call in (whole, in_pieces):
+            try:
+                outcomes.append(row_hashes(call(), ["a", "b"]).tolist())
+            except InputError as error:
+                outcomes.append([re.sub(r": '.*", "", problem) for problem in error.problems])
+    assert outcomes[0] == outcomes[1]
 
 
 def test_a_stream_tells_what_the_header_shows_before_it_yields(tmp_path: Path) -> None:
@@ -646,7 +683,7 @@ def test_a_type_surprise_far_down_the_file_is_told_with_its_row(tmp_path: Path) 
     assert "row 1000001: 'oops'" in problems_of(lambda: list(stream_table(path, schema)))[0]
 
 
-# ---------------------------------------------------------------------------------------------------------- preprocessing
+# -------------------------------------------------------------------------------------------------------- preprocessing
 
 
 def fitted(numeric: Any = "quantile") -> tuple[Preprocessor, pd.DataFrame]:
@@ -662,9 +699,9 @@ def test_what_a_row_becomes_does_not_depend_on_other_rows(numeric: str) -> None:
     assert whole.dtype == np.float32
     assert whole.flags.c_contiguous
     assert np.isfinite(whole).all()
-    for size in (1, 13):
-        pieces = [preprocessor.transform(features[i : i + size]) for i in range(0, 200, size)]
-        np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    for size, n in ((1, 40), (13, 200)):
+        pieces = [preprocessor.transform(features[i : min(i + size, n)]) for i in range(0, n, size)]
+        np.testing.assert_array_equal(np.concatenate(pieces), whole[:n])
     order = np.random.default_rng(0).permutation(200)
     np.testing.assert_array_equal(preprocessor.transform(features.iloc[order]), whole[order])
     assert preprocessor.transform(features[:0]).shape == (0, preprocessor.n_features)
@@ -804,7 +841,7 @@ def test_features_that_do_not_conform_are_refused() -> None:
     assert "quantile or standard" in problems_of(lambda: Preprocessor("log"))[0]  # type: ignore[arg-type]
 
 
-# -------------------------------------------------------------------------------------------------------------- splitting
+# ------------------------------------------------------------------------------------------------------------ splitting
 
 
 @st.composite
@@ -860,7 +897,7 @@ def test_no_group_is_in_two_splits(group: list[int], seed: int, sizes: tuple[flo
     names = [f"patient {g}" for g in group]
     needed = sum(size > 0 for size in sizes)
     if min(len({g for g in group if (g % 4 == 0) == k}) for k in (True, False)) < needed:
-        assert "group" in problems_of(lambda: split_rows(y, sizes, seed=seed, groups=names))[0] or y.sum() < needed
+        assert problems_of(lambda: split_rows(y, sizes, seed=seed, groups=names))
         return
     splits = split_rows(y, sizes, seed=seed, groups=names)
     assert sorted(np.concatenate(list(splits.values()))) == list(range(len(y)))
@@ -904,7 +941,7 @@ def test_splits_that_cannot_be_are_refused(arguments: dict[str, Any], words: lis
         assert word in told
 
 
-# --------------------------------------------------------------------------------------------------------------- identity
+# ------------------------------------------------------------------------------------------------------------- identity
 
 
 def test_a_fingerprint_is_that_of_the_content() -> None:
@@ -940,11 +977,19 @@ def test_cells_do_not_run_into_each_other(values: list[str], data: st.DataObject
 def test_fingerprints_of_odd_columns() -> None:
     def odd(x: int) -> pd.DataFrame:
         return pd.DataFrame(
-            {"list": [[1], [x]], "bytes": [b"a", b"%d" % x], "when": pd.to_datetime([0, x]), "mixed": [1, str(x)]}
+            {
+                "list": [[1], [x]],
+                "bytes": [b"a", b"%d" % x],
+                "when": pd.to_datetime([0, x]),
+                "bool": [x == 2, None],
+                "mixed": [1, str(x)],
+            }
         )
 
     assert fingerprint(odd(2)) == fingerprint(odd(2))
-    assert len({fingerprint(odd(2)[[name]]) for name in odd(2)} | {fingerprint(odd(3)[[name]]) for name in odd(2)}) == 8
+    assert (
+        len({fingerprint(odd(2)[[name]]) for name in odd(2)} | {fingerprint(odd(3)[[name]]) for name in odd(2)}) == 10
+    )
 
 
 def test_equal_rows_have_equal_hashes_and_others_do_not() -> None:
@@ -961,7 +1006,7 @@ def test_equal_rows_have_equal_hashes_and_others_do_not() -> None:
     assert "at least one" in problems_of(lambda: row_hashes(features, []))[0]
 
 
-# -------------------------------------------------------------------------------------------------------------- real files
+# ----------------------------------------------------------------------------------------------------------- real files
 
 FILES = {
     "abalone_19": [],

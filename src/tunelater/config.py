@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import tomllib
 import types
 import typing
@@ -19,6 +20,7 @@ import tomli_w
 
 from tunelater.distributions import Distribution, LambdaSpace, Linear, PointMass, Uniform
 from tunelater.losses import FAMILIES
+from tunelater.metrics import metric
 from tunelater.problems import InputError, Problems, did_you_mean
 
 TRUNK_NAMES = ("mlp",)
@@ -140,13 +142,20 @@ class AveragingConfig:
 
 @dataclass(frozen=True)
 class EarlyStoppingConfig:
-    metric: str = "average_precision"
-    """A metric of the validation split, averaged over a small grid of lambdas; the best epoch's weights are kept."""
+    metric: str = "log_loss"
+    """A metric of the validation split, averaged over a small grid of lambdas; the best epoch's weights are kept. With
+    few positives a ranking metric is too noisy to stop on (`benchmarks/README.md`)."""
     patience: int = 20
     """Stop after so many epochs without a better value."""
 
     def problems(self) -> list[str]:
-        return [] if self.patience >= 1 else [f"early_stopping.patience must be 1 or more, got {self.patience}"]
+        problems = Problems()
+        problems.check(self.patience >= 1, f"early_stopping.patience must be 1 or more, got {self.patience}")
+        try:
+            metric(self.metric)
+        except InputError as error:
+            problems.add(*(f"early_stopping.metric: {problem}" for problem in error.problems))
+        return list(problems)
 
 
 @dataclass(frozen=True)
@@ -231,6 +240,8 @@ class Config:
             return cls.from_toml(path.read_text(encoding="utf-8"))
         except InputError as error:
             raise InputError(f"{path}: {problem}" for problem in error.problems) from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not a text file in UTF-8: {error}") from None
 
 
 def parse_distribution(text: str) -> Distribution:
@@ -239,11 +250,11 @@ def parse_distribution(text: str) -> Distribution:
     >>> parse_distribution("linear(0, 3, 0.1)")
     Linear(a=0.0, b=3.0, h_b=0.1)
     """
-    name, _, arguments = text.replace(" ", "").rstrip(")").partition("(")
+    call = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", text)
     try:
-        if not arguments:
-            return PointMass(float(name))
-        return _distribution({name: [float(a) for a in arguments.split(",")]})
+        if call is None:
+            return PointMass(float(text))
+        return _distribution({call[1]: [float(a) for a in call[2].split(",")]})
     except InputError:
         raise
     except ValueError:
@@ -251,16 +262,32 @@ def parse_distribution(text: str) -> Distribution:
 
 
 def _distribution(value: Any) -> Distribution:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if _is_number(value):
         return PointMass(float(value))
     if isinstance(value, Mapping) and len(value) == 1:
         ((name, arguments),) = value.items()
-        numbers = [float(a) for a in arguments] if isinstance(arguments, list) else []
+        numbers = arguments if isinstance(arguments, list) and all(map(_is_number, arguments)) else []
         if name == "linear" and len(numbers) == 3:
-            return Linear(*numbers)
+            return Linear(*map(float, numbers))
         if name == "uniform" and len(numbers) == 2:
-            return Uniform(*numbers)
+            return Uniform(*map(float, numbers))
     raise ValueError(f"a distribution is a number, {{linear = [a, b, h_b]}} or {{uniform = [a, b]}}; got {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _space(raw: Mapping[str, Any], where: str) -> LambdaSpace:
+    problems = Problems()
+    distributions = {}
+    for name, item in raw.items():
+        try:
+            distributions[name] = _distribution(item)
+        except ValueError as error:
+            problems.add(*(f"{where}.{name}: {problem}" for problem in getattr(error, "problems", (error,))))
+    problems.raise_if_any()
+    return LambdaSpace(**distributions)
 
 
 def _plain(value: Any) -> Any:
@@ -281,10 +308,13 @@ def _plain(value: Any) -> Any:
 
 
 def _parse(cls: Any, raw: Mapping[str, Any], where: str, problems: Problems) -> Any:
-    """An instance of dataclass `cls` from plain values. Problems are collected; the return is then meaningless."""
+    """An instance of dataclass `cls` from plain values. Problems are collected; the return is then meaningless.
+
+    Where a value has the wrong type the default stands in for it, so that the rest is still checked.
+    """
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
-    sound = True
+    bad: set[str] = set()
     for key, value in raw.items():
         if key not in hints:
             problems.add(f"unknown setting {where + key!r}{did_you_mean(key, hints)}")
@@ -292,10 +322,13 @@ def _parse(cls: Any, raw: Mapping[str, Any], where: str, problems: Problems) -> 
         try:
             values[key] = _convert(hints[key], value, f"{where}{key}", problems)
         except (ValueError, TypeError) as error:
-            sound = False
+            bad.add(key)
             problems.add(*(error.problems if isinstance(error, InputError) else (f"{where}{key}: {error}",)))
-    if not sound:
-        return None
+    # The loss and its lambdas are checked against each other: without one, the other's partner must not be a default.
+    if "loss" in bad:
+        values.pop("lambdas", None)
+    elif "lambdas" in bad and values.get("loss") in FAMILIES:
+        values["lambdas"] = default_space(values["loss"])
     try:
         return cls(**values)
     except InputError as error:
@@ -310,17 +343,21 @@ def _convert(hint: Any, value: Any, where: str, problems: Problems) -> Any:
     if hint is LambdaSpace:
         if not isinstance(value, Mapping):
             raise TypeError(f"needs a table of distributions, got {value!r}")
-        return LambdaSpace(**{name: _distribution(item) for name, item in value.items()})
+        return _space(value, where)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise TypeError(f"needs a table, got {value!r}")
         return _parse(hint, value, f"{where}.", problems)
     if typing.get_origin(hint) is Mapping:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"needs a table, got {value!r}")
         return dict(value)
     if typing.get_origin(hint) is tuple:
-        return tuple(value)
-    if typing.get_origin(hint) is Literal:
-        return value
+        if not isinstance(value, list):
+            raise TypeError(f"needs a list, got {value!r}")
+        return tuple(_convert(get_args(hint)[0], item, where, problems) for item in value)
+    if typing.get_origin(hint) is Literal:  # of strings; which ones, the config checks
+        hint = str
     wanted = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}[hint]
     if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
         raise TypeError(f"needs {hint.__name__}, got {value!r}")

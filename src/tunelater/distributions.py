@@ -173,7 +173,8 @@ class LambdaSpace(Mapping[str, Distribution]):
         return f"LambdaSpace({', '.join(f'{name}={d}' for name, d in self.items())})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LambdaSpace) and self._distributions == other._distributions
+        # Their order counts: draws and FiLM's inputs follow it.
+        return isinstance(other, LambdaSpace) and [*self.items()] == [*other.items()]
 
     def __hash__(self) -> int:
         return hash(tuple(self._distributions.items()))

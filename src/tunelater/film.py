@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class FiLM(nn.Module):
         branches: which of `"scale"` (sigma) and `"shift"` (mu) there are; a missing one is 1 or 0.
 
     Raises:
-        InputError: a space without a varying dimension (such a model needs no FiLM), or no branch.
+        InputError: a space without a varying dimension (such a model needs no FiLM), no branch, or an unknown start.
     """
 
     low: Tensor
@@ -59,6 +59,8 @@ class FiLM(nn.Module):
             raise InputError(f"FiLM needs a hyperparameter that varies, got {space}; leave FiLM out for a fixed lambda")
         if not branches or not set(branches) <= {"scale", "shift"}:
             raise InputError(f"FiLM's branches are 'scale' and 'shift', one or both; got {branches}")
+        if start not in get_args(Start):
+            raise InputError(f"FiLM's start is 'paper' or 'identity', got {start!r}")
         self.names = space.free
         self.identity = start == "identity"
         self.branches = tuple(branches)
@@ -88,7 +90,8 @@ class FiLM(nn.Module):
         if all(isinstance(lam[name], float | int) for name in self.names):
             raw = self.low.new_tensor([[lam[name] for name in self.names]])
         else:
-            raw = torch.stack([torch.as_tensor(lam[name]).to(self.low).reshape(-1) for name in self.names], dim=-1)
+            columns = [torch.as_tensor(lam[name]).to(self.low).reshape(-1) for name in self.names]
+            raw = torch.stack(torch.broadcast_tensors(*columns), dim=-1)
         return (raw - self.low) / self.width
 
     def forward(self, lam: Mapping[str, Hyperparameter]) -> tuple[Tensor, Tensor]:

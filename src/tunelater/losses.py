@@ -30,7 +30,13 @@ Hyperparameter = float | Tensor
 
 
 def logit(probability: float) -> float:
-    """log(p / (1 - p)) of a probability in (0, 1)."""
+    """log(p / (1 - p)) of a probability in (0, 1).
+
+    Raises:
+        InputError: a probability that is not.
+    """
+    if not 0 < probability < 1:
+        raise InputError(f"a prior or probability lies in (0, 1) for its log-odds to be finite, got {probability}")
     return math.log(probability) - math.log1p(-probability)
 
 
@@ -38,9 +44,14 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def _tensor(value: Hyperparameter, like: Tensor) -> Tensor:
+    # `as_tensor(value).to(like)` would take a float through float32.
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+
 def _column(value: Hyperparameter, like: Tensor) -> Tensor:
     """A hyperparameter that broadcasts against (N, K): shape () or (N, 1)."""
-    tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    tensor = _tensor(value, like)
     return tensor.unsqueeze(-1) if tensor.ndim else tensor
 
 
@@ -131,6 +142,8 @@ class LossFamily(ABC):
         if prior is not None:
             trained = torch.tensor(self.class_counts, dtype=torch.float64)
             wanted = torch.tensor(tuple(prior), dtype=torch.float64)
+            if wanted.shape != trained.shape or not (wanted > 0).all() or abs(float(wanted.sum()) - 1) > 1e-6:
+                raise InputError(f"prior needs {len(trained)} positive shares that sum to 1, got {list(prior)}")
             scores = scores + (wanted.log() - (trained / trained.sum()).log()).to(scores)
         return F.log_softmax(scores, dim=-1)
 
@@ -177,7 +190,7 @@ class WeightedCrossEntropy(LossFamily):
         return scaled - self._log_weight(scaled, **lam)
 
     def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
-        return margin - torch.as_tensor(lam["omega"]).to(margin) * math.log(self.class_counts[0] / self.class_counts[1])
+        return margin - _tensor(lam["omega"], margin) * math.log(self.class_counts[0] / self.class_counts[1])
 
     def _log_weight(self, like: Tensor, *, omega: Hyperparameter) -> Tensor:
         balanced = [math.log(sum(self.class_counts) / (len(self.class_counts) * n)) for n in self.class_counts]
@@ -204,7 +217,7 @@ class Focal(LossFamily):
         log_p_y = log_p.gather(-1, target[:, None])[:, 0]
         log_1mp_y = log_p.masked_fill(is_target, -math.inf).logsumexp(-1)
         alpha_y = self._weights(log_p, lam["alpha"]).expand_as(log_p).gather(-1, target[:, None])[:, 0]
-        phi = torch.as_tensor(lam["phi"]).to(log_p)
+        phi = _tensor(lam["phi"], log_p)
         return -alpha_y * torch.exp(phi * log_1mp_y) * log_p_y
 
     def unnormalised(self, scaled: Tensor, **lam: Hyperparameter) -> Tensor:
@@ -215,7 +228,7 @@ class Focal(LossFamily):
         return _log_g(log_p, log_1mp, phi) - self._weights(log_p, lam["alpha"]).log()
 
     def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
-        phi, alpha = (torch.as_tensor(lam[name]).to(margin) for name in ("phi", "alpha"))
+        phi, alpha = (_tensor(lam[name], margin) for name in ("phi", "alpha"))
         log_p, log_1mp = F.logsigmoid(margin), F.logsigmoid(-margin)
         return _log_g(log_p, log_1mp, phi) - _log_g(log_1mp, log_p, phi) - torch.logit(alpha)
 
@@ -223,7 +236,7 @@ class Focal(LossFamily):
         if len(self.class_counts) == 2:
             positive = _column(alpha, like)
             return torch.stack([1 - positive, positive], dim=-1).reshape(-1, 2)
-        weights = torch.as_tensor(alpha).to(like)
+        weights = _tensor(alpha, like)
         if not weights.ndim or weights.shape[-1] != len(self.class_counts):
             k = len(self.class_counts)
             raise InputError(
@@ -272,7 +285,7 @@ class VectorScaling(LossFamily):
         return scaled + _column(lam["tau"], scaled) * log_share
 
     def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
-        return margin - torch.as_tensor(lam["tau"]).to(margin) * math.log(self.class_counts[0] / self.class_counts[1])
+        return margin - _tensor(lam["tau"], margin) * math.log(self.class_counts[0] / self.class_counts[1])
 
 
 FAMILIES: Mapping[str, type[LossFamily]] = {

@@ -90,17 +90,24 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Identity of the model: a digest of its weights, configuration, schema and training data."""
+        """Identity of the model: a digest of all that its scores depend on, and of the data behind it.
+
+        It is made of values, not of files, so that another version of this library finds the same.
+        """
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        for part in (
-            self.config.to_toml(),
-            json.dumps(self.schema.to_json(), sort_keys=True),
-            self.data["fingerprint"],
-        ):
-            digest.update(part.encode())
+        schema = self.schema
+        meaning = {
+            "loss": self.config.loss,
+            "lambdas": {name: [float(d.a), float(d.b)] for name, d in self.config.lambdas.items()},
+            "columns": dict(schema.columns),
+            "labels": [schema.target, schema.negative, schema.positive],
+            "class_counts": self.data["class_counts"],
+            "fingerprint": self.data["fingerprint"],
+        }
+        digest.update(json.dumps(meaning, sort_keys=True).encode())
         return digest.hexdigest()[:16]
 
     def split(

@@ -93,10 +93,9 @@ def score(
     link: bool = True,
     split: str = "validation",
     memory_mb: int = 256,
-    device: torch.device | str | None = None,
     model_id: str = "",
 ) -> Scores:
-    """Score every sample of a split at every lambda, on the model's device or another.
+    """Score every sample of a split at every lambda, on the model's device.
 
     Args:
         lambdas: (L,) arrays by name, as `LambdaSpace.grid` gives them.
@@ -110,18 +109,19 @@ def score(
     missing = [name for name in family.hyperparameters if name not in lambdas]
     if missing:
         raise InputError(f"the lambdas to score lack {', '.join(missing)}, which loss {family.name!r} needs")
-    device = torch.device(device) if device is not None else next(model.parameters()).device
-    was_training = model.training
+    device = next(model.parameters()).device
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.inference_mode():
-            heads = head_grid(model, lambdas, family, link=link, device=device)
+            heads = head_grid(model, lambdas, family, link=link)
             log_odds = np.empty((heads.size, len(data)), np.float32)
             for rows in _chunks(len(data), heads.size, memory_mb):
                 features = model.features(data.inputs(rows).to(device))
                 log_odds[:, rows] = heads.log_odds(features).numpy()
     finally:
-        model.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
     weight = None if data.weight is None else data.weight.cpu().double().numpy()
     target = data.target.cpu().numpy().astype(np.int8)
     return Scores(log_odds, target, lambdas, family.prior, weight, split, model_id)
@@ -148,15 +148,9 @@ class HeadGrid:
         return margins.cpu()
 
 
-def head_grid(
-    model: LossConditional,
-    lambdas: Lambdas,
-    family: LossFamily,
-    *,
-    link: bool = True,
-    device: torch.device | str = "cpu",
-) -> HeadGrid:
-    """The model's head at a table of lambdas."""
+def head_grid(model: LossConditional, lambdas: Lambdas, family: LossFamily, *, link: bool = True) -> HeadGrid:
+    """The model's head at a table of lambdas, on the model's device."""
+    device = model.head.weight.device
     values = {name: torch.as_tensor(v, dtype=torch.float32, device=device).reshape(-1) for name, v in lambdas.items()}
     with torch.inference_mode():
         weight, bias = model.margins(values, family if link else None)

@@ -271,18 +271,23 @@ class OperatingGrid:
 
     def _curves(self) -> Callable[[int], Curve]:
         """The curve of a lambda, in log-odds and shares at the deployment prior."""
-        s = self.scores.at_prior(self._prior)
+        s = self.scores
+        shift = logit(self._prior) - logit(s.prior)
 
         def curve(i: int) -> Curve:
             c = Ranking(s.log_odds[i], s.target).curve(s.weight)
+            c = dataclasses.replace(c, threshold=c.threshold + shift, below=c.below + shift)
             return c if self.prior is None else c.at_prior(self.prior)
 
         return curve
 
     def _whole(self, objective: Metric) -> Floats:
-        s = self.scores.at_prior(self._prior)
+        s = self.scores
+        shift = np.float32(logit(self._prior) - logit(s.prior))
         weight = s.weight if self.prior is None else prior_weight(s.target, s.weight, self.prior)
-        return np.array(per_lambda(lambda i: evaluate_one(s.log_odds[i], s.target, weight, [objective])[0], len(s)))
+        return np.array(
+            per_lambda(lambda i: evaluate_one(s.log_odds[i] + shift, s.target, weight, [objective])[0], len(s))
+        )
 
 
 def assess(point: OperatingPoint, scores: Scores, *, confidence: float = 0.95, seed: int = 0) -> dict[str, Estimate]:

@@ -73,6 +73,7 @@ def fit(
     problems = Problems()
     if out is not None:
         problems.add(*output_problems(out, force=force, folder=True))
+    problems.add(*tables.problems_of_fractions(fractions))
     with problems_of(problems):
         frame = _read(data, header)
         frame, weights = _take_weights(frame, weight, problems)
@@ -238,7 +239,7 @@ def predict(
             if on_rows is not None:
                 on_rows(rows)
             first = next(stream, None)
-    return Predictions(rows, alerts, at.extrapolated, Path(out))
+    return Predictions(rows, alerts, _extrapolates(run, at), Path(out))
 
 
 def batch_size_for(rows: int) -> int:
@@ -349,6 +350,10 @@ def _labelled(run: Run, data: Table, own_split: str) -> tuple[TensorSplit, str]:
     return samples, "given"
 
 
+def _extrapolates(run: Run, at: OperatingPoint) -> bool:
+    return not run.config.lambdas.contains(at.lam)
+
+
 def _predict_piece(run: Run, at: OperatingPoint, features: pd.DataFrame) -> pd.DataFrame:
     lambdas = {name: np.array([value]) for name, value in at.lam.items()}
     scores: Scores = run.score(run.split(features), lambdas, split="new")
@@ -359,7 +364,7 @@ def _predict_piece(run: Run, at: OperatingPoint, features: pd.DataFrame) -> pd.D
             "probability": np.exp(-np.logaddexp(0.0, -log_odds)),
             "log_odds": log_odds,
             "prediction": np.where(alerts, run.schema.positive, run.schema.negative),
-            "extrapolated": not run.config.lambdas.contains(at.lam),
+            "extrapolated": _extrapolates(run, at),
         }
     )
 

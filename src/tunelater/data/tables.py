@@ -60,7 +60,7 @@ _TRUTH_OR_DIGIT = _TRUTH | {"1": 1.0, "0": 0.0}
 _NUMBER = r"^[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)$"
 _WHOLE = r"^[+-]?[0-9]+$"
 _CODE = r"^[+-]?(?:0[0-9]+|[0-9]{16,})$"
-_DECIMAL_COMMA = r"^([+-]?[0-9]*),([0-9]+(?:[eE][+-]?[0-9]+)?)$"
+_DECIMAL_COMMA = r"^('?\s*[+-]?[0-9]*),([0-9]+(?:[eE][+-]?[0-9]+)?\s*'?)$"
 _TIME = r"[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
 _DATE = rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(?:{_TIME})?$"
 _EXACT_WHOLE = 2**53
@@ -71,14 +71,28 @@ class _Unsupported(Exception):
     """A column of a type that is neither number, truth value, date nor text."""
 
 
-def _clean(text: pa.Array, decimal_comma: bool = False) -> pa.Array:
-    """Large strings without the white space and the pair of single quotes around them; null where missing."""
+def _trimmed(text: pa.Array, decimal_comma: bool = False) -> pa.Array:
+    """Text without the white space around it; with a decimal point where the file has decimal commas."""
     text = pc.utf8_trim_whitespace(text)
-    if pc.any(pc.starts_with(text, "'")).as_py():
-        text = pc.replace_substring_regex(text, r"(?s)^'\s*(.*?)\s*'$", r"\1")
     if decimal_comma and pc.any(pc.match_substring(text, ",")).as_py():
         text = pc.replace_substring_regex(text, _DECIMAL_COMMA, r"\1.\2")
-    return pc.if_else(pc.is_in(text, value_set=_MISSING), pa.scalar(None, pa.large_string()), text)
+    return text
+
+
+def _missing(text: pa.Array) -> pa.Array:
+    return pc.is_in(text, value_set=_MISSING)
+
+
+def _or_null(text: pa.Array, keep: pa.Array) -> pa.Array:
+    return pc.if_else(keep, text, pa.scalar(None, text.type))
+
+
+def _clean(text: pa.Array, decimal_comma: bool = False) -> pa.Array:
+    """Large strings without the white space and the pair of single quotes around them; null where missing."""
+    text = _trimmed(text, decimal_comma)
+    if pc.any(pc.starts_with(text, "'")).as_py():
+        text = pc.replace_substring_regex(text, r"(?s)^'\s*(.*?)\s*'$", r"\1")
+    return _or_null(text, pc.invert(_missing(text)))
 
 
 def _one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -114,7 +128,7 @@ def _cells(values: pa.Array, decimal_comma: bool = False) -> pa.Array:
         return values.cast(pa.int64())
     if types.is_null(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         numbers = values.cast(pa.float64(), safe=False)
-        return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
+        return _or_null(numbers, pc.invert(pc.is_nan(numbers)))
     if types.is_date(kind) or types.is_timestamp(kind):
         # A time without a zone is taken for UTC, so that the same file gives the same numbers on every machine.
         return values.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(pa.timestamp("us", "UTC"))
@@ -177,7 +191,7 @@ def _parsed(text: pa.Array) -> tuple[pa.Array, np.ndarray]:
         return text.cast(pa.float64()), np.zeros(len(text), dtype=bool)
     except pa.ArrowInvalid:
         number = pc.match_substring_regex(text, _NUMBER)
-        numbers = pc.if_else(number, text, pa.scalar(None, pa.large_string())).cast(pa.float64())
+        numbers = _or_null(text, number).cast(pa.float64())
         return numbers, _bits(pc.invert(number))
 
 
@@ -305,7 +319,7 @@ class _Faults:
         cells = [
             f"column {column!r} must hold {need}, got {_cells_that_do_not(fault.n)}, "
             f"first in row {row(fault.first_index)}: {fault.first_value[:60]!r}; {_CORRECT_CELLS}"
-            for (column, need), fault in self._cells.items()
+            for (column, need), fault in sorted(self._cells.items(), key=lambda item: item[1].first_index)
         ]
         return types + cells
 
@@ -496,11 +510,11 @@ def _typed(text: pa.Array, decimal_comma: bool) -> pa.Array:
 
     Numbers stay text where converting would lose something: leading zeros (007), more digits than a float holds.
     """
-    bare = pc.utf8_trim_whitespace(text)
-    quoted = pc.or_(pc.match_substring_regex(bare, r"(?s)^'.*'$"), pc.is_in(bare, value_set=_MISSING))
-    clean = _clean(text, decimal_comma)
-    if not pc.all(quoted, min_count=0).as_py() and pc.any(pc.starts_with(bare, "'")).as_py():
-        clean = pc.if_else(pc.is_in(bare, value_set=_MISSING), pa.scalar(None, pa.large_string()), bare)
+    bare = _trimmed(text, decimal_comma)
+    quoted = pc.match_substring_regex(bare, r"(?s)^'.*'$")
+    all_quoted = pc.all(pc.or_(quoted, _missing(bare)), min_count=0).as_py()
+    some_quoted = pc.any(quoted, min_count=0).as_py()
+    clean = _or_null(bare, pc.invert(_missing(bare))) if some_quoted and not all_quoted else _clean(bare)
     if clean.null_count == len(clean):
         return clean.cast(pa.float64())
     numbers, bad = _parsed(clean)
@@ -777,10 +791,8 @@ def _label(column: pd.Series, positive: str, problems: Problems) -> tuple[np.nda
         return None
     missing = np.flatnonzero(codes < 0)
     if missing.size:
-        rows = _some([str(i + 1) for i in missing])
-        problems.add(
-            f"{target} must not have missing values, got {missing.size:,} in the rows {rows}; label or remove them"
-        )
+        rows = ("rows " if missing.size > 1 else "row ") + _some([str(i + 1) for i in missing])
+        problems.add(f"{target} must not have missing values, got {missing.size:,}, in {rows}; label or remove them")
     counts = np.bincount(codes[codes >= 0], minlength=len(words))
     common = [words[i] for i in np.argsort(-counts, kind="stable")]
     told = {word: f"{word!r} ({_rows(int(n))})" for word, n in zip(words, counts, strict=True)}
@@ -1162,6 +1174,7 @@ _TRUSTED = frozenset(
         "numpy.int64",
         "numpy.ndarray",
         "sklearn.compose._column_transformer.ColumnTransformer",
+        "sklearn.compose._column_transformer._RemainderColsList",
         "sklearn.impute._base.MissingIndicator",
         "sklearn.impute._base.SimpleImputer",
         "sklearn.pipeline.Pipeline",
@@ -1410,7 +1423,7 @@ def split_rows(
     y = np.asarray(y)
     sizes = np.array([float(f) for f in fractions])
     problems.check(seed >= 0, f"seed must be at least 0, got {seed}")
-    _check_fractions(sizes, problems)
+    problems.add(*problems_of_fractions(fractions))
     _check_classes(y, int((sizes > 0).sum()), problems)
     group_of_row = None if groups is None else _group_of_row(groups, len(y), problems)
     problems.raise_if_any()
@@ -1425,7 +1438,10 @@ def split_rows(
     return {name: np.flatnonzero(split_of_row == i) for i, name in enumerate(_SPLITS)}
 
 
-def _check_fractions(sizes: np.ndarray, problems: Problems) -> None:
+def problems_of_fractions(fractions: Sequence[float]) -> list[str]:
+    """What keeps numbers from being the sizes of train, validation and test."""
+    problems = Problems()
+    sizes = np.array([float(f) for f in fractions])
     told = ", ".join(f"{size:g}" for size in sizes)
     problems.check(len(sizes) == 3, f"fractions must be three: train, validation, test; got {told}")
     inside = bool(np.all((sizes >= 0) & (sizes <= 1)))
@@ -1433,6 +1449,7 @@ def _check_fractions(sizes: np.ndarray, problems: Problems) -> None:
     problems.check(
         not inside or abs(float(sizes.sum()) - 1) < 1e-6, f"fractions must add up to 1, got {told} = {sizes.sum():g}"
     )
+    return list(problems)
 
 
 def _check_classes(y: np.ndarray, needed: int, problems: Problems) -> None:
@@ -1485,8 +1502,9 @@ def _split_groups(
 ) -> np.ndarray:
     """(groups,) the split of each group.
 
-    Each group goes where it brings the shares of the classes closest to the fractions in the sum of squares. Since the
-    group's own square is the same everywhere, that is where the shares that it adds to are furthest below.
+    Each group goes where it adds least to the sum of share²/fraction over splits and classes, which is smallest where
+    every share of a class is its split's fraction. Relative to the fractions, so that all splits fill alike from the
+    start: otherwise the largest one would draw in the groups with few rows of the rare class by its need of the others.
     """
     n_groups, n_classes = int(group_of_row.max()) + 1, int(class_of_row.max()) + 1
     counts = np.zeros((n_groups, n_classes), dtype=np.int64)
@@ -1495,11 +1513,12 @@ def _split_groups(
     order = rng.permutation(n_groups)
     order = order[np.argsort(-parts[order].max(axis=1), kind="stable")]
     usable = np.flatnonzero(sizes > 0)
-    excess = np.tile(-sizes[usable, None], n_classes)
+    filled = np.zeros((len(usable), n_classes))
     split_of_group = np.empty(n_groups, dtype=np.int64)
     for group in order:
-        chosen = int(np.argmin(excess @ parts[group]))
-        excess[chosen] += parts[group]
+        part = parts[group]
+        chosen = int(np.argmin(2 * (filled @ part) + (part @ part) / sizes[usable]))
+        filled[chosen] += part / sizes[usable[chosen]]
         split_of_group[group] = usable[chosen]
     _fill_empty(split_of_group, counts, usable)
     return split_of_group
@@ -1561,11 +1580,16 @@ def _bytes_of_column(column: pd.Series) -> Iterator[bytes]:
         values = _arrow(column)
     except _Unsupported:
         values = pa.array([repr(value) for value in column], pa.large_string())
-    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
-        values = values.cast(pa.timestamp("us", getattr(values.type, "tz", None)), safe=False).cast(pa.int64())
-    code = "<i8" if pa.types.is_integer(values.type) else "<f8" if pa.types.is_floating(values.type) else "u1"
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_boolean(values.type):
-        yield code.encode() + np.packbits(_bits(values.is_null())).tobytes()
+    types, tag = pa.types, ""
+    if types.is_date(values.type):
+        values = values.cast(pa.timestamp("ms"))
+    if types.is_timestamp(values.type):
+        tag, values = str(values.type), values.cast(pa.int64())
+    if types.is_boolean(values.type):
+        tag, values = "bool", values.cast(pa.int64())
+    if types.is_integer(values.type) or types.is_floating(values.type):
+        code = "<f8" if types.is_floating(values.type) else "<u8" if values.type == pa.uint64() else "<i8"
+        yield f"{code} {tag}".encode() + np.packbits(_bits(values.is_null())).tobytes()
         yield values.fill_null(0).to_numpy(zero_copy_only=False).astype(code).tobytes()
         return
     text = [value if value is None or isinstance(value, str) else repr(value) for value in values.to_pylist()]

@@ -1,0 +1,5 @@
+"""`python -m tunelater`."""
+
+from tunelater.cli import main
+
+main()

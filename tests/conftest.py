@@ -1,0 +1,41 @@
+"""Shared data: a real table, and a run fitted on it once for all tests."""
+
+import os
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tunelater.config import Config
+from tunelater.data.tables import read_table
+from tunelater.demo import POSITIVE, TARGET, thyroid
+from tunelater.runs import Run
+from tunelater.workflow import fit
+
+# Two test processes share two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+QUICK = Config(epochs=4, batch_size=256)
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The thyroid screening table as a CSV file."""
+    path = tmp_path_factory.mktemp("table") / "thyroid.csv"
+    thyroid().to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def frame(table: Path) -> pd.DataFrame:
+    return read_table(table)
+
+
+@pytest.fixture(scope="session")
+def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of a few epochs on the thyroid table, in a folder."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        out = tmp_path_factory.mktemp("runs") / "run"
+        return fit(table, target=TARGET, positive=POSITIVE, out=out, config=QUICK)

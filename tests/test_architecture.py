@@ -1,0 +1,75 @@
+"""Imports point one way, and the public names load."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import tunelater
+
+SOURCE = Path(tunelater.__file__).parent
+
+# Each layer may import from the layers above it, and within itself downwards in the order given.
+LAYERS = [
+    ["problems"],
+    ["losses", "distributions"],
+    ["film", "metrics"],
+    ["config"],
+    ["models", "data.splits", "data.tables"],
+    ["scoring"],
+    ["tuning"],
+    ["runs"],
+    ["training"],
+    ["workflow"],
+    ["demo"],
+    ["cli"],
+    ["__main__"],
+]
+
+
+def modules() -> list[str]:
+    names = [".".join(p.relative_to(SOURCE).with_suffix("").parts) for p in SOURCE.rglob("*.py")]
+    return sorted(name for name in names if not name.endswith("__init__"))
+
+
+def imports(module: str) -> set[str]:
+    tree = ast.parse((SOURCE / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tunelater"):
+            inside = node.module.removeprefix("tunelater").removeprefix(".")
+            for alias in node.names:
+                name = f"{inside}.{alias.name}".strip(".")
+                found.add(name if name in modules() else inside)
+    return found - {""}
+
+
+def test_every_module_has_a_layer() -> None:
+    assert sorted(name for layer in LAYERS for name in layer) == modules()
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_point_one_way(module: str) -> None:
+    level = next(i for i, layer in enumerate(LAYERS) if module in layer)
+    allowed = {name for layer in LAYERS[:level] for name in layer}
+    assert imports(module) <= allowed, imports(module) - allowed
+
+
+@pytest.mark.parametrize("name", tunelater.__all__)
+def test_public_names_load(name: str) -> None:
+    assert getattr(tunelater, name) is not None
+
+
+def test_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'tune_later'"):
+        tunelater.tune_later  # noqa: B018
+
+
+def test_docstring_examples_run() -> None:
+    import doctest
+    import importlib
+
+    for module in modules():
+        if module != "__main__":
+            result = doctest.testmod(importlib.import_module(f"tunelater.{module}"))
+            assert result.failed == 0, module

@@ -1,0 +1,241 @@
+"""The command line as its users meet it: a whole job, help, and every kind of bad input."""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from conftest import QUICK
+from tunelater.cli import app
+from tunelater.demo import POSITIVE, TARGET
+from tunelater.runs import Run
+
+runner = CliRunner()
+COMMANDS = ["fit", "tune", "evaluate", "predict", "demo"]
+
+
+def tunelater(*arguments: object) -> tuple[int, str, str]:
+    result = runner.invoke(app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_it_does_with_an_example(command: str) -> None:
+    code, out, _ = tunelater(command, "--help")
+    assert code == 0
+    assert "Example: tunelater" in out
+
+
+def test_help_is_quick() -> None:
+    """In processor time, which other processes on the machine do not lengthen."""
+
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    times = []
+    for _ in range(3):
+        start = spent()
+        done = subprocess.run([sys.executable, "-m", "tunelater", "--help"], capture_output=True, text=True, check=True)
+        times.append(spent() - start)
+    assert all(command in done.stdout for command in COMMANDS)
+    assert min(times) < 0.5
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = "import sys, tunelater; print([m for m in ('torch', 'numpy', 'pandas', 'sklearn') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_whole_job(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "quick.toml").write_text(QUICK.to_toml())
+    run, point, result = tmp_path / "run", tmp_path / "point.json", tmp_path / "alerts.csv"
+    fit = ["fit", table, "--target", TARGET, "--positive", POSITIVE, "--out", run, "--config", tmp_path / "quick.toml"]
+    code, out, _ = tunelater(*fit)
+    assert code == 0
+    assert f"tunelater tune {run}" in out
+    need = ["--maximize", "precision", "--subject-to", "recall>=0.9"]
+    code, out, _ = tunelater("tune", run, table, *need, "--out", point)
+    assert code == 0
+    assert "precision" in out
+    assert "flatter" in out
+    assert json.loads(point.read_text())["metrics"]["recall"][0] >= 0.9
+    code, out, _ = tunelater("evaluate", run, table, "--at", point)
+    assert code == 0
+    assert "95% interval" in out
+    code, out, _ = tunelater("predict", run, table, "--at", point, "--out", result, "--keep", "age", "--keep", "sex")
+    assert code == 0
+    alerts = (pd.read_csv(result)["prediction"] == POSITIVE).sum()
+    assert f"3163 rows, {alerts} alerts" in out
+    assert pd.read_csv(result).columns[:2].tolist() == ["age", "sex"]
+
+
+def test_settings_from_options_land_in_the_run(table: Path, tmp_path: Path) -> None:
+    code, _, _ = tunelater(
+        "fit", table, "--target", TARGET, "--positive", POSITIVE, "--out", tmp_path / "run", "--epochs", 1, "--seed", 3,
+        "--loss", "focal", "--lambda", "alpha=0.25", "--lambda", "phi=uniform(0, 2)", "--split", "0.5,0.3,0.2",
+    )  # fmt: skip
+    assert code == 0
+    run = Run.load(tmp_path / "run")
+    assert (run.config.loss, run.config.seed, run.config.lambdas.free) == ("focal", 3, ("phi",))
+    assert run.config.lambdas.mean == {"alpha": 0.25, "phi": 1.0}
+    assert run.data["splits"]["validation"]["rows"] == pytest.approx(0.3 * 3163, abs=2)
+
+
+def edited(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.DataFrame, Path], None]:
+    return lambda frame, path: change(frame).to_csv(path, index=False)
+
+
+def raw(content: str | bytes) -> Callable[[pd.DataFrame, Path], None]:
+    data = content.encode() if isinstance(content, str) else content
+    return lambda _, path: path.write_bytes(data) and None
+
+
+BAD_TABLES: dict[str, tuple[Callable[[pd.DataFrame, Path], None], list[str]]] = {
+    "one class": (edited(lambda f: f[f[TARGET] == POSITIVE]), ["two values", POSITIVE]),
+    "three values": (
+        edited(lambda f: f.assign(**{TARGET: ["a", "b", POSITIVE, "c"] * 790 + ["a"] * 3})),
+        ["two values"],
+    ),
+    "missing labels": (edited(lambda f: f.assign(**{TARGET: f[TARGET].mask(f.index < 5)})), ["missing", "5"]),
+    "wrong positive": (edited(lambda f: f.replace({POSITIVE: "hypo-thyroid"})), [POSITIVE, "hypo-thyroid"]),
+    "too few positives": (
+        edited(lambda f: pd.concat([f[f[TARGET] == POSITIVE].head(2), f[f[TARGET] != POSITIVE]])),
+        ["2", "3 splits"],
+    ),
+    "infinities": (
+        edited(
+            lambda f: f.assign(
+                TSH=f["TSH"].mask(f.index == 5, float("inf")), T3=f["T3"].mask(f.index == 6, -float("inf"))
+            )
+        ),
+        ["TSH", "T3", "row 6", "row 7", "finite"],
+    ),
+    "duplicate names": (raw("diagnosis,a,a\nhypothyroid,1,2\nnegative,1,2\n"), ["unique", "'a'"]),
+    "empty": (raw(""), ["empty"]),
+    "header alone": (raw("diagnosis,a\n"), ["must hold rows"]),
+    "ragged": (raw("diagnosis,a\nhypothyroid,1\nnegative,1,2\n"), ["row 2", "3"]),
+    "binary": (raw(bytes(range(256)) * 20), ["text"]),
+    "no header": (raw("1,2,3\n4,5,6\n"), ["--no-header"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_bad_tables_get_a_message_and_exit_code_2(case: str, frame: pd.DataFrame, tmp_path: Path) -> None:
+    write, words = BAD_TABLES[case]
+    write(frame, tmp_path / "bad.csv")
+    code, out, err = tunelater(
+        "fit", tmp_path / "bad.csv", "--target", TARGET, "--positive", POSITIVE, "--out", tmp_path / "run"
+    )
+    assert code == 2, out
+    assert all(word in err for word in words), err
+    assert "Traceback" not in err
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.csv"]
+
+
+def test_broken_parquet_and_missing_files(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame.to_parquet(tmp_path / "whole.parquet")
+    content = (tmp_path / "whole.parquet").read_bytes()
+    (tmp_path / "broken.parquet").write_bytes(content[: len(content) // 2])
+    for name, words in [("broken.parquet", "Parquet"), ("missing.csv", "no such file")]:
+        code, _, err = tunelater(
+            "fit", tmp_path / name, "--target", TARGET, "--positive", POSITIVE, "--out", tmp_path / "run"
+        )
+        assert code == 2
+        assert words in err
+        assert name in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_problems_of_a_fit_are_printed_at_once(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    code, _, err = tunelater(
+        "fit", table, "--target", "diagnosi", "--positive", POSITIVE, "--out", tmp_path / "run", "--weight", "w",
+        "--split", "0.9,0.2,0.1",
+    )  # fmt: skip
+    assert code == 2
+    for words in ("not a run folder", "did you mean 'diagnosis'", "weight column 'w'", "0.9"):
+        assert words in err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--lambda", "tau"], ["NAME=DISTRIBUTION"]),
+        (["--lambda", "tau=linear(0,3,9)", "--epochs", "0"], ["[0, 0.666667]", "epochs must be 1 or more"]),
+        (["--lambda", "tua=1"], ["did you mean 'tau'"]),
+        (["--loss", "vss"], ["did you mean 'vs'"]),
+        (["--split", "0.5,0.5"], ["three shares"]),
+        (["--config", "none.toml"], ["no config file none.toml"]),
+    ],
+)
+def test_bad_settings(table: Path, tmp_path: Path, options: list[str], words: list[str]) -> None:
+    code, _, err = tunelater(
+        "fit", table, "--target", TARGET, "--positive", POSITIVE, "--out", tmp_path / "run", *options
+    )
+    assert code == 2
+    assert all(word in err for word in words), err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], ["one of maximize, minimize and cost"]),
+        (["--maximize", "precison"], ["did you mean 'precision'"]),
+        (["--maximize", "f1", "--subject-to", "recall=0.9"], ["recall>=0.9"]),
+        (["--maximize", "f1", "--subject-to", "recall>=1.2"], ["[0, 1]"]),
+        (["--cost", "fn:50"], ["fn=50,fp=1"]),
+        (["--cost", "fn=-1,fp=1"], ["cost fn must be 0 or more"]),
+        (["--maximize", "f1", "--prior", "1"], ["a prior lies in (0, 1)"]),
+        (["--maximize", "f1", "--grid", "0"], ["one or more points"]),
+        (["--maximize", "f1", "--subject-to", "precision>=1", "--subject-to", "recall>=1"], ["reaches"]),
+    ],
+)
+def test_bad_needs(run: Run, table: Path, tmp_path: Path, options: list[str], words: list[str]) -> None:
+    code, _, err = tunelater("tune", run.path, table, *options, "--out", tmp_path / "point.json")
+    assert code == 2
+    assert all(word in err for word in words), err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_predict_input(run: Run, table: Path, frame: pd.DataFrame, tmp_path: Path) -> None:
+    point = tmp_path / "point.json"
+    assert tunelater("tune", run.path, table, "--maximize", "f1", "--out", point)[0] == 0
+    frame.drop(columns=["TSH"]).assign(age="old").to_csv(tmp_path / "new.csv", index=False)
+    code, _, err = tunelater("predict", run.path, tmp_path / "new.csv", "--at", point, "--out", tmp_path / "o.csv")
+    assert code == 2
+    assert "TSH" in err
+    foreign = json.loads(point.read_text()) | {"model": "another"}
+    (tmp_path / "foreign.json").write_text(json.dumps(foreign))
+    code, _, err = tunelater("predict", run.path, table, "--at", tmp_path / "foreign.json", "--out", tmp_path / "o.csv")
+    assert code == 2
+    assert "belongs to model another" in err
+    code, _, err = tunelater("predict", tmp_path / "norun", table, "--at", point, "--out", tmp_path / "no" / "o.csv")
+    assert code == 2
+    assert "does not exist" in err
+    assert "norun" in err
+    code, _, err = tunelater("predict", run.path, table, "--at", point, "--out", point)
+    assert code == 2
+    assert "--force" in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["foreign.json", "new.csv", "point.json"]
+
+
+def test_extrapolation_is_said_aloud(run: Run, table: Path, tmp_path: Path) -> None:
+    point = tmp_path / "point.json"
+    assert tunelater("tune", run.path, table, "--maximize", "f1", "--out", point)[0] == 0
+    outside = json.loads(point.read_text())
+    outside["lam"]["tau"] = 9.0
+    point.write_text(json.dumps(outside))
+    code, _, err = tunelater("predict", run.path, table, "--at", point, "--out", tmp_path / "o.csv")
+    assert code == 0
+    assert "outside of the range" in err

@@ -1,0 +1,59 @@
+"""README's examples run as written."""
+
+import os
+import re
+import shlex
+import shutil
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from tunelater.cli import app
+from tunelater.problems import DoubtfulInputWarning
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.fixture
+def where_the_demo_ran(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "tunelater-demo").mkdir()
+    shutil.copy(table, tmp_path / "tunelater-demo" / "thyroid.csv")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_command_line_example(where_the_demo_ran: Path) -> None:
+    (commands,) = [b for b in blocks("console") if "tunelater fit" in b]
+    for line in commands.splitlines():
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "tunelater"
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.stderr
+    assert len(pd.read_csv("alerts.csv")) == 3163
+
+
+def test_python_examples(where_the_demo_ran: Path) -> None:
+    examples = blocks("python")
+    assert len(examples) == 2
+    for example in examples:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DoubtfulInputWarning)
+            exec(compile(example, "README.md", "exec"), {})
+    assert os.path.exists("alerts.parquet")
+
+
+def test_map_names_every_module() -> None:
+    text = README.read_text(encoding="utf-8")
+    source = README.parent / "src" / "tunelater"
+    for module in source.glob("*.py"):
+        if not module.name.startswith("__"):
+            assert f"`{module.name}`" in text, module.name
+    for folder in (p for p in source.iterdir() if p.is_dir() and (p / "__init__.py").exists()):
+        assert f"`{folder.name}/`" in text

@@ -1,0 +1,328 @@
+"""Fit, tune, evaluate and predict on a real table: what comes out, what is refused, what is left behind."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tunelater
+from conftest import QUICK
+from tunelater.data import tables
+from tunelater.demo import POSITIVE, TARGET
+from tunelater.problems import DoubtfulInputWarning, InputError
+from tunelater.runs import Run
+from tunelater.tuning import OperatingPoint
+from tunelater.workflow import evaluate, fit, predict, tune
+
+NEED = {"maximize": "precision", "subject_to": "recall>=0.9"}
+
+
+def quiet_fit(*args: object, **kwargs: object) -> Run:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtfulInputWarning)
+        return fit(*args, **kwargs)  # type: ignore[arg-type]
+
+
+def test_columns_without_information_are_left_out_and_named(frame: pd.DataFrame) -> None:
+    odd = frame.assign(patient_id=range(len(frame)), same="x", nothing=np.nan)
+    with pytest.warns(DoubtfulInputWarning) as caught:
+        run = fit(odd, target=TARGET, positive=POSITIVE, config=dataclasses.replace(QUICK, epochs=1))
+    text = " ".join(str(w.message) for w in caught)
+    for column in ("patient_id", "same", "nothing"):
+        assert column in text
+        assert column not in run.schema.columns
+    assert "TSH" in run.schema.columns
+
+
+def test_run_folder_holds_everything_and_loads_elsewhere(run: Run, frame: pd.DataFrame, tmp_path: Path) -> None:
+    assert run.path is not None
+    names = {p.name for p in run.path.iterdir()}
+    assert names >= {
+        "config.toml", "weights.safetensors", "schema.json", "preprocessing.skops", "data.json", "rows.npz", "scores",
+        "metrics.csv", "environment.json", "DONE",
+    }  # fmt: skip
+    assert not {"checkpoint.pt", "identity"} & names
+    moved = tmp_path / "moved"
+    shutil.copytree(run.path, moved)
+    loaded = Run.load(moved)
+    assert loaded.id == run.id
+    assert loaded.config == run.config
+    features = tables.conform(frame.head(50), run.schema)
+    lambdas = run.config.lambdas.grid(3)
+    np.testing.assert_array_equal(
+        loaded.score(loaded.split(features), lambdas).log_odds, run.score(run.split(features), lambdas).log_odds
+    )
+    assert loaded.validation is not None
+    assert run.validation is not None
+    np.testing.assert_array_equal(loaded.validation.log_odds, run.validation.log_odds)
+
+
+def test_loading_runs_no_code(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("loading a run unpickled something")
+
+    monkeypatch.setattr("pickle.loads", forbidden)
+    monkeypatch.setattr("pickle.load", forbidden)
+    monkeypatch.setattr("pickle.Unpickler", forbidden)
+    assert run.path is not None
+    Run.load(run.path)
+
+
+@pytest.mark.parametrize("victim", ["weights.safetensors", "config.toml", "schema.json", "preprocessing.skops", "DONE"])
+def test_a_damaged_run_is_refused(run: Run, tmp_path: Path, victim: str) -> None:
+    assert run.path is not None
+    broken = tmp_path / "broken"
+    shutil.copytree(run.path, broken)
+    content = (broken / victim).read_bytes()
+    (broken / victim).write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError):
+        Run.load(broken)
+
+
+def test_files_of_another_run_are_refused(run: Run, tmp_path: Path) -> None:
+    assert run.path is not None
+    mixed = tmp_path / "mixed"
+    shutil.copytree(run.path, mixed)
+    text = (mixed / "config.toml").read_text()
+    assert "    3.0,\n" in text
+    (mixed / "config.toml").write_text(text.replace("    3.0,\n", "    2.0,\n"))
+    with pytest.raises(InputError, match="its files make model"):
+        Run.load(mixed)
+
+
+def test_splits_are_disjoint_and_the_own_table_gives_only_the_rows_held_back(run: Run, table: Path) -> None:
+    everything = np.concatenate(list(run.rows.values()))
+    assert len(np.unique(everything)) == len(everything) == run.data["rows"]
+    point = tune(run, table, **NEED)
+    assert (point.split, point.n) == ("validation", len(run.rows["validation"]))
+    assert point.n_positive == run.data["splits"]["validation"]["positives"]
+    on_test = evaluate(run, table, at=point)
+    scores = _scores_of_rows(run, table, point, "test")
+    recall = point.decide(scores.log_odds[0], scores.prior)[scores.target == 1].mean()
+    assert on_test["recall"].value == pytest.approx(recall)
+
+
+def _scores_of_rows(run: Run, table: Path, point: OperatingPoint, split: str) -> tunelater.Scores:
+    frame = tables.read_table(table)
+    y, _ = tables.label(frame[TARGET], POSITIVE)
+    rows = run.rows[split]
+    samples = run.split(tables.conform(frame, run.schema).iloc[rows], y[rows])
+    return run.score(samples, point.lam, split=split)
+
+
+def test_test_rows_are_chosen_on_only_when_told(run: Run, table: Path) -> None:
+    point = tune(run, table, allow_test=True, **NEED)
+    assert (point.split, point.n) == ("test", len(run.rows["test"]))
+
+
+def test_rows_that_were_trained_on_are_recognised_in_another_table(run: Run, frame: pd.DataFrame) -> None:
+    some = frame.iloc[np.concatenate([run.rows["train"][:40], run.rows["test"]])]
+    with pytest.warns(DoubtfulInputWarning, match=r"\d+ of \d+ rows equal rows that the model was trained on"):
+        point = tune(run, some, **NEED)
+    assert point.split == "given"
+
+
+def test_reweighting_in_place_of_a_prior(run: Run, table: Path) -> None:
+    """A stated prior moves probabilities and metrics, not the ranking."""
+    here, rare = tune(run, table, cost={"fn": 50, "fp": 1}), tune(run, table, cost={"fn": 50, "fp": 1}, prior=0.001)
+    assert rare.prior == 0.001
+    assert rare.metrics["cost"].value < here.metrics["cost"].value
+    assert rare.metrics["alert_rate"].value <= here.metrics["alert_rate"].value
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_predict_writes_what_scoring_says_in_order(
+    run: Run, table: Path, frame: pd.DataFrame, tmp_path: Path, suffix: str
+) -> None:
+    point = tune(run, table, prior=0.02, **NEED)
+    source = tmp_path / f"new{suffix}"
+    new = frame.drop(columns=[TARGET]).assign(extra="ignored", case=np.arange(len(frame)))
+    new.to_csv(source, index=False) if suffix == ".csv" else new.to_parquet(source)
+    done = predict(run, source, at=point, out=tmp_path / f"out{suffix}", keep=["case"])
+    result = pd.read_csv(done.out) if suffix == ".csv" else pd.read_parquet(done.out)
+    assert result.columns.tolist() == ["case", "probability", "log_odds", "prediction", "extrapolated"]
+    assert result["case"].astype(int).tolist() == list(range(len(frame)))
+    scores = run.score(run.split(tables.conform(frame, run.schema)), point.lam)
+    expected = scores.at_prior(0.02).log_odds[0]
+    np.testing.assert_allclose(result["log_odds"], expected, atol=1e-5)
+    np.testing.assert_allclose(result["probability"], 1 / (1 + np.exp(-expected.astype(float))), atol=1e-6)
+    alerts = point.decide(scores.log_odds[0], scores.prior)
+    assert (result["prediction"] == POSITIVE).tolist() == alerts.tolist()
+    assert set(result["prediction"]) <= {POSITIVE, run.schema.negative}
+    assert done.rows == len(frame)
+    assert done.alerts == alerts.sum()
+    assert not result["extrapolated"].any()
+
+
+def test_predict_in_pieces_equals_predict_whole(
+    run: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = tune(run, table, **NEED)
+    whole = pd.read_csv(predict(run, table, at=point, out=tmp_path / "whole.csv").out)
+    original = tables.stream_table
+    monkeypatch.setattr(tables, "stream_table", lambda *a, **k: original(*a, **{**k, "batch_rows": 97}))
+    pieces = pd.read_csv(predict(run, table, at=point, out=tmp_path / "pieces.csv").out)
+    pd.testing.assert_frame_equal(whole, pieces, atol=1e-5)
+    assert whole["prediction"].equals(pieces["prediction"])
+
+
+def test_unseen_categories_and_missing_values_are_scored(
+    run: Run, frame: pd.DataFrame, table: Path, tmp_path: Path
+) -> None:
+    new = frame.drop(columns=[TARGET]).head(30).copy()
+    new["sex"] = "unknown to the model"
+    new["TSH"] = np.nan
+    new.to_csv(tmp_path / "new.csv", index=False)
+    done = predict(run, tmp_path / "new.csv", at=tune(run, table, **NEED), out=tmp_path / "out.csv")
+    assert np.isfinite(pd.read_csv(done.out)["log_odds"]).all()
+
+
+def test_a_lambda_outside_of_the_trained_range_is_flagged(run: Run, table: Path, tmp_path: Path) -> None:
+    point = tune(run, table, grid={"tau": [5.0]}, **NEED)
+    assert point.extrapolated
+    done = predict(run, table, at=point, out=tmp_path / "out.csv")
+    assert done.extrapolated
+    assert pd.read_csv(done.out)["extrapolated"].all()
+    assert not tune(run, table, **NEED).extrapolated
+
+
+def test_a_failure_in_the_middle_leaves_nothing(run: Run, table: Path, frame: pd.DataFrame, tmp_path: Path) -> None:
+    bad = pd.concat([frame] * 25, ignore_index=True).astype({"age": object, "TSH": object})
+    bad.loc[70_000, "age"] = "old"
+    bad.loc[71_000, "TSH"] = "high"
+    source = tmp_path / "source"
+    source.mkdir()
+    bad.to_csv(source / "bad.csv", index=False)
+    (tmp_path / "out.csv").write_text("precious")
+    with pytest.raises(InputError) as error:
+        predict(run, source / "bad.csv", at=tune(run, table, **NEED), out=tmp_path / "out.csv", force=True)
+    assert "age" in str(error.value)
+    assert "TSH" in str(error.value)
+    assert (tmp_path / "out.csv").read_text() == "precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "source"]
+
+
+def test_a_point_of_another_model_is_refused(run: Run, table: Path, tmp_path: Path) -> None:
+    point = dataclasses.replace(tune(run, table, **NEED), model="0123456789abcdef")
+    with pytest.raises(InputError, match="belongs to model 0123456789abcdef"):
+        predict(run, table, at=point, out=tmp_path / "out.csv")
+    with pytest.raises(InputError, match="belongs to model 0123456789abcdef"):
+        evaluate(run, table, at=point)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_problems_of_a_predict_at_once(run: Run, frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame.drop(columns=["TSH", "age"]).to_csv(tmp_path / "new.csv", index=False)
+    (tmp_path / "out.csv").write_text("here")
+    with pytest.raises(InputError) as error:
+        predict(run, tmp_path / "new.csv", at=tmp_path / "point.json", out=tmp_path / "out.csv")
+    text = str(error.value)
+    assert all(word in text for word in ("out.csv exists", "no operating point", "TSH", "age"))
+
+
+def test_all_problems_of_a_fit_at_once(tmp_path: Path, frame: pd.DataFrame) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "thesis.tex").write_text("years of work")
+    bad = frame.assign(age=np.inf)
+    with pytest.raises(InputError) as error:
+        fit(bad, target="diagnosys", positive=POSITIVE, out=taken, weight="wait", force=True)
+    text = str(error.value)
+    for words in ("not a run folder", "did you mean 'diagnosis'", "weight column 'wait'", "age"):
+        assert words in text
+    assert (taken / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("weights", [[-1.0], [np.nan], [np.inf]])
+def test_unusable_sample_weights_are_refused(frame: pd.DataFrame, weights: list[float]) -> None:
+    bad = frame.assign(w=weights + [1.0] * (len(frame) - 1))
+    with pytest.raises(InputError, match=r"weights in 'w'.*row 1"):
+        fit(bad, target=TARGET, positive=POSITIVE, weight="w")
+
+
+def test_sample_weights_reach_training_and_tuning(frame: pd.DataFrame) -> None:
+    weighted = frame.assign(w=np.where(frame[TARGET] == POSITIVE, 4.0, 1.0))
+    run = quiet_fit(weighted, target=TARGET, positive=POSITIVE, weight="w", config=QUICK)
+    n = run.data["splits"]["train"]
+    assert run.data["class_counts"] == [n["rows"] - n["positives"], 4 * n["positives"]]
+    assert "w" not in run.schema.columns
+    point = tune(run, weighted, maximize="f1")
+    positives = run.data["splits"]["validation"]["positives"]
+    rows = run.data["splits"]["validation"]["rows"]
+    assert point.prior == pytest.approx(4 * positives / (rows + 3 * positives))
+
+
+def test_an_older_run_is_replaced_only_by_a_whole_one(frame: pd.DataFrame, tmp_path: Path) -> None:
+    once = dataclasses.replace(QUICK, epochs=1)
+    first = quiet_fit(frame, target=TARGET, positive=POSITIVE, out=tmp_path / "run", config=once)
+    with pytest.raises(InputError, match=r"exists; say --force \(force=True\)"):
+        quiet_fit(frame, target=TARGET, positive=POSITIVE, out=tmp_path / "run", config=once)
+    other = dataclasses.replace(once, seed=1)
+
+    def fail(_: object) -> None:
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        quiet_fit(
+            frame, target=TARGET, positive=POSITIVE, out=tmp_path / "run", config=other, force=True, on_epoch=fail
+        )
+    assert Run.load(tmp_path / "run").id == first.id
+    second = quiet_fit(frame, target=TARGET, positive=POSITIVE, out=tmp_path / "run", config=other, force=True)
+    assert Run.load(tmp_path / "run").id == second.id != first.id
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_an_interrupted_fit_goes_on_to_the_same_model(table: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(QUICK, epochs=60, early_stopping=None)
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    command = [
+        sys.executable, "-m", "tunelater", "fit", str(table), "--target", TARGET, "--positive", POSITIVE,
+        "--config", str(tmp_path / "config.toml"), "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / ".run.partial" / "checkpoint.pt"
+    while not checkpoint.exists() and child.poll() is None:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    _, stderr = child.communicate(timeout=60)
+    assert child.returncode == 130, stderr
+    assert "goes on" in stderr
+    assert not (tmp_path / "run").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    whole = quiet_fit(table, target=TARGET, positive=POSITIVE, config=config)
+    assert Run.load(tmp_path / "run").id == whole.id
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.toml", "run"]
+
+
+def test_predict_needs_memory_for_a_piece_only(run: Run, table: Path, tmp_path: Path) -> None:
+    """Four times the rows, hardly more memory."""
+    point = tune(run, table, **NEED)
+    point.save(tmp_path / "point.json")
+    header, rows = table.read_text().split("\n", 1)
+    peaks = []
+    for copies in (150, 600):
+        big = tmp_path / "big.csv"
+        with big.open("w") as file:
+            file.write(header + "\n")
+            for _ in range(copies):
+                file.write(rows)
+        code = (
+            "import resource, sys; from tunelater.workflow import predict; "
+            f"predict({str(run.path)!r}, {str(big)!r}, at={str(tmp_path / 'point.json')!r}, "
+            f"out={str(tmp_path / 'out.parquet')!r}, force=True); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ)
+        peaks.append(int(done.stdout.split()[-1]))
+    file_mb = (tmp_path / "big.csv").stat().st_size / 2**20
+    assert file_mb > 100
+    assert peaks[1] - peaks[0] < 150 * 1024  # KiB; 1.4 million more rows as a data frame take some 700 MB
