@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from tunelater.config import Config
 from tunelater.data.tables import read_table
@@ -13,8 +14,9 @@ from tunelater.demo import POSITIVE, TARGET, thyroid
 from tunelater.runs import Run
 from tunelater.workflow import fit
 
-# Two test processes share two cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Two test processes share two cores; waiting threads of OpenMP would take them from each other.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 QUICK = Config(epochs=4, batch_size=256)
 

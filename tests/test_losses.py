@@ -476,7 +476,7 @@ def test_training_then_linking_recovers_the_posterior_at_every_lambda(name: str)
             linked_errors.append(linked[0])
             assert linked[0] < 0.4, (lam, prior, linked)
             assert linked[1] < 0.004, (lam, prior, linked)
-            # A softmax is right at the neutral lambda and nearly so at other alpha with phi = 0; elsewhere it is far off.
+            # A softmax is right at the neutral lambda, and not far off where tau or phi is 0.
             if (lam["tau"] if name == "vs" else lam["phi"]) > 0:
                 assert linked[0] < softmax[0] / 4, (lam, prior, linked, softmax)
                 assert linked[1] < softmax[1] / 5, (lam, prior, linked, softmax)

@@ -172,6 +172,22 @@ def test_all_lambdas_at_once_equal_one_at_a_time() -> None:
         assert all(together[name][i] == alone[name][0] for name in names)
 
 
+def test_confusion_counts_equal_scikit_learn() -> None:
+    rng = np.random.default_rng(4)
+    logits, target, weight = rng.normal(size=(5, 300)).round(1), rng.integers(0, 2, 300), rng.random(300)
+    limits = np.array([-np.inf, -0.5, 0.0, 0.3, np.inf])
+    for w in (None, weight):
+        ours = metrics.confusion(logits, target, limits, w)
+        for i in range(5):
+            tn, fp, fn, tp = sk.confusion_matrix(target, logits[i] >= limits[i], sample_weight=w).ravel()
+            got = {name: counts[i] for name, counts in ours.items()}
+            assert got == pytest.approx({"tp": tp, "fp": fp, "fn": fn, "tn": tn}, **EXACT)
+    one = metrics.confusion(logits, target, 0.0)
+    assert one["tp"][2] == metrics.confusion(logits[2], target, 0.0)["tp"][0]
+    with pytest.raises(InputError, match="one for each of the 5 lambdas"):
+        metrics.confusion(logits, target, [0.0, 1.0])
+
+
 def test_a_prior_is_the_same_as_weights_that_bring_it_about() -> None:
     rng = np.random.default_rng(2)
     target, scores, weight = rng.integers(0, 2, 500), rng.normal(size=500), rng.random(500)

@@ -84,7 +84,7 @@ def test_a_damaged_run_is_refused(run: Run, tmp_path: Path, victim: str) -> None
     shutil.copytree(run.path, broken)
     content = (broken / victim).read_bytes()
     (broken / victim).write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=f"damaged: {victim}"):
         Run.load(broken)
 
 
@@ -95,7 +95,7 @@ def test_files_of_another_run_are_refused(run: Run, tmp_path: Path) -> None:
     text = (mixed / "config.toml").read_text()
     assert "    3.0,\n" in text
     (mixed / "config.toml").write_text(text.replace("    3.0,\n", "    2.0,\n"))
-    with pytest.raises(InputError, match="its files make model"):
+    with pytest.raises(InputError, match="config.toml is not what fit wrote"):
         Run.load(mixed)
 
 

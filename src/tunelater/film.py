@@ -152,8 +152,13 @@ class LossConditional(nn.Module):
         """The binary head at L lambdas as one linear map of the features: weights (L, C) and biases (L,).
 
         `features @ weights.T + biases` is the family's margin s_+ z_+ - s_- z_-, or z_+ - z_- for `family=None`.
+
+        Raises:
+            InputError: a head of more than two classes, which has no margin.
         """
         weight, bias = self.head.weight, self.head.bias
+        if len(weight) != 2:
+            raise InputError(f"margins need a head of two classes, got {len(weight)}; use `logits` at each lambda")
         scale = weight.new_ones(1, 2)
         if family is not None:
             scale = family.scale(weight, **lambdas).reshape(-1, 2)

@@ -523,6 +523,34 @@ def evaluate(
     return {m.name: np.array([row[j] for row in rows]) for j, m in enumerate(wanted)}
 
 
+def confusion(
+    logits: ArrayLike, target: ArrayLike, threshold: ArrayLike, weight: ArrayLike | None = None
+) -> dict[str, Floats]:
+    """Confusion counts of L lambdas at once, alerting on scores of at least the threshold.
+
+    Args:
+        logits, target, weight: as for `evaluate`.
+        threshold: one score, or (L,) of them; infinities alert on nobody or on everybody.
+
+    Returns:
+        `tp`, `fp`, `fn`, `tn`: (L,) sums of sample weights.
+
+    Raises:
+        InputError: as for `evaluate`, or thresholds that are NaN or do not fit.
+    """
+    logits, target = np.atleast_2d(np.asarray(logits)), np.asarray(target)
+    threshold = np.asarray(threshold, np.float64)
+    check_scores(logits, target, None if weight is None else np.asarray(weight, np.float64))
+    if threshold.shape not in ((), (len(logits),)) or np.isnan(threshold).any():
+        raise InputError(f"threshold needs one number, or one for each of the {len(logits)} lambdas; got {threshold}")
+    w = np.ones(len(target)) if weight is None else np.asarray(weight, np.float64)
+    by_class = np.stack([w * (target == 1), w * (target == 0)], axis=1)
+    limits = np.broadcast_to(threshold, len(logits))
+    alerts = np.stack(per_lambda(lambda i: (logits[i].astype(np.float64) >= limits[i]) @ by_class, len(logits)))
+    rest = by_class.sum(axis=0) - alerts
+    return {"tp": alerts[:, 0], "fp": alerts[:, 1], "fn": rest[:, 0], "tn": rest[:, 1]}
+
+
 def evaluate_one(
     scores: NDArray[np.floating], target: NDArray, weight: NDArray | None, wanted: Sequence[Metric]
 ) -> list[float]:

@@ -11,7 +11,7 @@ RUN/
   scores/validation.npz    log-odds of the validation rows over a grid of lambdas
   metrics.csv, tensorboard/  the course of the training
   environment.json         versions of Python and of the libraries
-  DONE                     the model's identity; written last
+  DONE                     the model's identity, and a digest of each file above; written last
 ```
 
 A run is built in a hidden folder beside its place and renamed when it is whole. One that was interrupted is found there
@@ -60,6 +60,11 @@ LIBRARIES = (
     "skops",
     "safetensors",
 )
+
+WRITTEN = (
+    "config.toml", "weights.safetensors", "schema.json", "preprocessing.skops", "data.json", "rows.npz", "validation.npz",
+    "environment.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,9 @@ class Run:
             (folder / "scores").mkdir(exist_ok=True)
             save_scores(self.validation, folder / "scores" / "validation.npz")
         _write_json(folder / "environment.json", environment())
-        (folder / "DONE").write_text(f"{self.id}\n", encoding="utf-8")
+        files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name in WRITTEN]
+        lines = [self.id, *(f"{_digest(p)}  {p.relative_to(folder).as_posix()}" for p in files)]
+        (folder / "DONE").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Run:
@@ -154,6 +161,9 @@ class Run:
         if not (path / "DONE").is_file():
             what = "is not a finished run" if path.is_dir() else "does not exist"
             raise InputError(f"run folder {path} {what}; make one with `tunelater fit`")
+        stated, changed = _changed_files(path)
+        if changed:
+            raise InputError(f"run folder {path} is damaged: {', '.join(changed)} is not what fit wrote")
         try:
             config = Config.read(path / "config.toml")
             schema = TableSchema.from_json(json.loads((path / "schema.json").read_text(encoding="utf-8")))
@@ -170,10 +180,23 @@ class Run:
         except Exception as error:
             raise InputError(f"run folder {path} is damaged: {type(error).__name__}: {error}") from error
         run = cls(config, model.eval(), schema, preprocessor, data, rows, rows.pop("train_hashes"), validation, path)
-        stated = (path / "DONE").read_text(encoding="utf-8").strip()
         if run.id != stated:
             raise InputError(f"run folder {path} is damaged: its files make model {run.id}, but DONE says {stated}")
         return run
+
+
+def _changed_files(folder: Path) -> tuple[str, list[str]]:
+    """The identity that DONE states, and the files that are missing or not as DONE describes them."""
+    stated, *lines = (folder / "DONE").read_text(encoding="utf-8").splitlines() or [""]
+    files = [line.partition("  ")[::2] for line in lines]
+    if len(files) < len(WRITTEN) - 1:  # the scores are optional
+        return stated, ["DONE"]
+    return stated, [name for digest, name in files if not (folder / name).is_file() or _digest(folder / name) != digest]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_scores(scores: Scores, path: Path) -> None:
@@ -229,22 +252,22 @@ def _write_json(path: Path, value: Any) -> None:
 # ------------------------------------------------------------------------------------------- atomic places
 
 
-def output_problems(out: str | Path, *, force: bool, folder: bool) -> list[str]:
-    """Why a result may not be written to `out`: it exists, or it has no place."""
+def output_problems(out: str | Path, *, force: bool, folder: bool, ours: str = "DONE") -> list[str]:
+    """Why a result may not be written to `out`: it exists, it is not ours to replace, or it has no place.
+
+    Args:
+        folder: whether the result is a folder; one is replaced only if it holds the file `ours`, or nothing.
+    """
     out = Path(out)
     if not out.absolute().parent.is_dir():
         return [f"the folder for {out} does not exist; make it first"]
-    if not out.exists():
+    if not out.exists() or (folder and out.is_dir() and not any(out.iterdir())):
         return []
-    if folder and not (out.is_dir() and ((out / "DONE").is_file() or not any(out.iterdir()))):
+    if folder and not (out / ours).is_file():
         return [f"{out} exists and is not a run folder, so it is not replaced; name another place"]
     if not folder and not out.is_file():
         return [f"{out} exists and is not a file; name another place"]
-    return (
-        []
-        if force or (folder and not any(out.iterdir()))
-        else [f"{out} exists; say --force (force=True) to replace it"]
-    )
+    return [] if force else [f"{out} exists; say --force (force=True) to replace it"]
 
 
 def unfinished(out: Path, identity: str) -> Path:
