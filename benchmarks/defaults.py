@@ -20,6 +20,9 @@ import torch
 
 from tunelater.config import Config, EarlyStoppingConfig, FiLMConfig
 from tunelater.data import tables
+from tunelater.data.imbalance import split_rows
+from tunelater.data.preprocessing import Preprocessor
+from tunelater.data.reading import read_table
 from tunelater.data.splits import Splits, TensorSplit
 from tunelater.distributions import LambdaSpace
 from tunelater.metrics import evaluate
@@ -46,14 +49,14 @@ VARIANTS = {
 
 
 def load(path: Path, seed: int) -> tuple[dict[str, TensorSplit], int]:
-    frame = tables.read_table(path, header=path.stem not in HEADERLESS)
+    frame = read_table(path, header=path.stem not in HEADERLESS)
     target = frame.columns[-1]
     positive = str(frame[target].astype(str).value_counts().index[-1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         features, y, schema = tables.prepare(frame, target, positive)
-    rows = tables.split_rows(y, seed=seed)
-    preprocessor = tables.Preprocessor().fit(features.iloc[rows["train"]], schema)
+    rows = split_rows(y, seed=seed)
+    preprocessor = Preprocessor().fit(features.iloc[rows["train"]], schema)
     x = torch.from_numpy(preprocessor.transform(features))
     return {k: TensorSplit(x[i], torch.from_numpy(y)[i]) for k, i in rows.items()}, preprocessor.n_features
 

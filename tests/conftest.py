@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tunelater.config import Config
-from tunelater.data.tables import read_table
+from tunelater.data.reading import read_table
 from tunelater.demo import POSITIVE, TARGET, thyroid
 from tunelater.runs import Run
 from tunelater.workflow import fit

@@ -109,7 +109,7 @@ BAD_TABLES: dict[str, tuple[Callable[[pd.DataFrame, Path], None], list[str]]] = 
     "wrong positive": (edited(lambda f: f.replace({POSITIVE: "hypo-thyroid"})), [POSITIVE, "hypo-thyroid"]),
     "too few positives": (
         edited(lambda f: pd.concat([f[f[TARGET] == POSITIVE].head(2), f[f[TARGET] != POSITIVE]])),
-        ["2", "3 splits"],
+        ["2 positives for 3 splits"],
     ),
     "infinities": (
         edited(

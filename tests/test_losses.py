@@ -327,13 +327,25 @@ def test_link_is_finite_and_strictly_increasing(dtype: torch.dtype, largest: flo
     assert (linked.diff() > 0).all()
 
 
-@pytest.mark.parametrize(**named(LAMBDAS))
-def test_link_in_float32_equals_float64(name: str, lam: Lam) -> None:
-    """The focal link switches between formulas at log(1 - p) = -0.7 and -15; neither switch may show."""
-    family, margin = loss_family(name, (20, 1)), torch.linspace(-40, 40, 20_001, dtype=torch.float64).float()
-    torch.testing.assert_close(
-        family.link(margin, **lam).double(), family.link(margin.double(), **lam), rtol=1e-5, atol=1e-5
-    )
+@pytest.mark.parametrize("phi", [0.0, 1e-3, 0.3, 1.0, 2.5, 20.0])
+def test_focal_link_is_exact_also_where_the_probability_saturates(phi: float) -> None:
+    """The link switches between formulas at log(1 - p) = -0.7 and -15; neither switch may show, in any precision."""
+
+    def log_g_of(margin: NDArray) -> NDArray:
+        # Sums of positive numbers and log1p of small ones: nothing cancels.
+        log_p, log_1mp = -np.log1p(np.exp(-margin)), -np.log1p(np.exp(margin))
+        return log_p - (phi - 1) * log_1mp - np.log(np.exp(log_1mp) - phi * np.exp(log_p) * log_p)
+
+    margin = np.linspace(-40, 40, 8_001).astype(np.float32).astype(np.float64)
+    expected = torch.from_numpy(log_g_of(margin) - log_g_of(-margin) - math.log(0.3 / 0.7))
+    family, exact = loss_family("focal", (20, 1)), torch.from_numpy(margin)
+    torch.testing.assert_close(family.link(exact, alpha=0.3, phi=phi), expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(family.link(exact.float(), alpha=0.3, phi=phi).double(), expected, rtol=2e-6, atol=1e-5)
+    logits = torch.stack([torch.zeros_like(exact), exact], dim=-1)
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+        posterior = family.log_posterior(logits.to(dtype), alpha=0.3, phi=phi).double()
+        torch.testing.assert_close(posterior[:, 1], F.logsigmoid(expected), rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(posterior[:, 0], F.logsigmoid(-expected), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(**named(LAMBDAS))

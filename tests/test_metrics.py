@@ -146,20 +146,16 @@ def test_curves_equal_scikit_learn(problem: tuple[NDArray, NDArray, NDArray | No
         assert (p, r) == pytest.approx(expected[t], **EXACT)
 
 
-@settings(max_examples=50, deadline=None)
-@given(problems())
-def test_any_threshold_above_the_next_score_gives_the_same_counts(
-    problem: tuple[NDArray, NDArray, NDArray | None],
-) -> None:
-    scores, target, weight = problem
-    curve = Ranking(scores, target).curve(weight)
-    w = np.ones(len(target)) if weight is None else weight
-    for i in range(1, len(curve.threshold) - 1):
-        middle = max(curve.below[i], curve.threshold[i] - 1.0) / 2 + curve.threshold[i] / 2
-        assert curve.below[i] < middle <= curve.threshold[i]
-        alerts = scores.astype(np.float64) >= middle
-        assert w[alerts & (target == 1)].sum() == pytest.approx(curve.tp[i])
-        assert w[alerts & (target == 0)].sum() == pytest.approx(curve.fp[i])
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3, 40, 400]), st.sampled_from([0.0, 1e-30, 1.0, 1e30, 3e38]))
+def test_places_among_positives_equal_binary_search(seed: int, n: int, spread: float) -> None:
+    rng = np.random.default_rng(seed)
+    dtype = rng.choice([np.float32, np.float64])
+    ascending = np.sort((rng.uniform(-1, 1, n) * spread).astype(dtype))
+    scores = (rng.uniform(-1.5, 1.5, 500) * min(spread, 2e38)).astype(dtype)
+    scores[:50] = rng.choice(ascending, 50)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(metrics._Places(ascending).of(scores), np.searchsorted(ascending, scores))
 
 
 def test_all_lambdas_at_once_equal_one_at_a_time() -> None:

@@ -211,6 +211,7 @@ def valid() -> Scores:
             ["log-odds must be finite, got 3 that are not: the model has diverged"],
         ),
         ({"log_odds": np.array([[0, -np.inf, 1], [1, 3, 2]], np.float32)}, ["got 1 that are not"]),
+        ({"log_odds": np.array([[0, np.inf, 1], [1, 3, 2]], np.float32)}, ["got 1 that are not"]),
         ({"log_odds": np.array([[0, np.nan, 1], [1, 3, 2]], np.float32)}, ["got 1 that are not"]),
         (
             {

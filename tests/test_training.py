@@ -821,8 +821,14 @@ def test_splits_without_both_classes_are_refused_together(tmp_path: Path) -> Non
 def test_tensorboard_events_are_the_history_also_after_a_resume(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     config = eventful()
-    with pytest.raises(TrainingInterrupted):
-        train(config, SPLITS, untrained(config), folder=tmp_path, stop=lambda step: step == 12)
+
+    def die(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise OSError("after the event, before the checkpoint")
+
+    with pytest.raises(OSError, match="after the event"):
+        train(config, SPLITS, untrained(config), folder=tmp_path, on_epoch=die)
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["progress"]["step"] == 5
     trained = train(config, SPLITS, untrained(config), folder=tmp_path)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()

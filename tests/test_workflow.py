@@ -17,6 +17,7 @@ import pytest
 import tunelater
 from conftest import QUICK
 from tunelater.data import tables
+from tunelater.data.reading import read_table
 from tunelater.demo import POSITIVE, TARGET
 from tunelater.problems import DoubtfulInputWarning, InputError
 from tunelater.runs import Run
@@ -95,7 +96,7 @@ def test_files_of_another_run_are_refused(run: Run, tmp_path: Path) -> None:
     text = (mixed / "config.toml").read_text()
     assert "    3.0,\n" in text
     (mixed / "config.toml").write_text(text.replace("    3.0,\n", "    2.0,\n"))
-    with pytest.raises(InputError, match="config.toml is not what fit wrote"):
+    with pytest.raises(InputError, match=r"config\.toml is not what fit wrote"):
         Run.load(mixed)
 
 
@@ -112,7 +113,7 @@ def test_splits_are_disjoint_and_the_own_table_gives_only_the_rows_held_back(run
 
 
 def _scores_of_rows(run: Run, table: Path, point: OperatingPoint, split: str) -> tunelater.Scores:
-    frame = tables.read_table(table)
+    frame = read_table(table)
     y, _ = tables.label(frame[TARGET], POSITIVE)
     rows = run.rows[split]
     samples = run.split(tables.conform(frame, run.schema).iloc[rows], y[rows])

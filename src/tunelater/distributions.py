@@ -92,8 +92,8 @@ class Linear:
     def quantile(self, p: ArrayLike) -> NDArray[np.float64]:
         """The inverse of `cdf` for p in [0, 1]; fed with uniform numbers it samples the distribution.
 
-        The root of the quadratic is taken in the form without cancellation, which also covers the uniform case; under the
-        square root, h_a^2 + 2 p slope = (1 - p) h_a^2 + p h_b^2, for h_a + h_b = 2 / (b - a).
+        The root of the quadratic is taken in the form without cancellation, which also covers the uniform case; under
+        the square root, h_a^2 + 2 p slope = (1 - p) h_a^2 + p h_b^2, for h_a + h_b = 2 / (b - a).
         """
         p = np.asarray(p, np.float64)
         root = np.sqrt((1 - p) * self.h_a**2 + p * self.h_b**2)

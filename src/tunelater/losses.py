@@ -110,6 +110,9 @@ class LossFamily(ABC):
         """(N, K) log posteriors up to a constant a row, from scaled logits (N, K), under the training frequencies."""
 
     @abstractmethod
+    def shift(self, like: Tensor, **lam: Hyperparameter) -> Tensor | None:
+        """What the link adds to the margin, in the shape of the hyperparameters; None where `link` is no mere shift."""
+
     def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
         """Posterior log-odds of the positive class under the training prior, from the margin, elementwise.
 
@@ -117,6 +120,9 @@ class LossFamily(ABC):
             margin: s_+ z_+ - s_- z_-, with s the family's `scale`, any shape.
             lam: hyperparameters, broadcastable to `margin`.
         """
+        shift = self.shift(margin, **lam)
+        assert shift is not None, f"{type(self).__name__} needs a link of its own"
+        return margin + shift
 
     def margin(self, logits: Tensor, **lam: Hyperparameter) -> Tensor:
         """(N,) s_+ z_+ - s_- z_- of binary logits (N, 2): the one number of a sample on which the loss depends."""
@@ -166,8 +172,8 @@ class CrossEntropy(LossFamily):
     def unnormalised(self, scaled: Tensor, **lam: Hyperparameter) -> Tensor:
         return scaled
 
-    def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
-        return margin
+    def shift(self, like: Tensor, **lam: Hyperparameter) -> Tensor:
+        return like.new_zeros(())
 
 
 @dataclass(frozen=True)
@@ -189,8 +195,8 @@ class WeightedCrossEntropy(LossFamily):
     def unnormalised(self, scaled: Tensor, **lam: Hyperparameter) -> Tensor:
         return scaled - self._log_weight(scaled, **lam)
 
-    def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
-        return margin - _tensor(lam["omega"], margin) * math.log(self.class_counts[0] / self.class_counts[1])
+    def shift(self, like: Tensor, **lam: Hyperparameter) -> Tensor:
+        return -_tensor(lam["omega"], like) * math.log(self.class_counts[0] / self.class_counts[1])
 
     def _log_weight(self, like: Tensor, *, omega: Hyperparameter) -> Tensor:
         balanced = [math.log(sum(self.class_counts) / (len(self.class_counts) * n)) for n in self.class_counts]
@@ -226,6 +232,9 @@ class Focal(LossFamily):
         log_1mp = log_p.unsqueeze(-2).masked_fill(~others, -math.inf).logsumexp(-1)
         phi = _column(lam["phi"], log_p)
         return _log_g(log_p, log_1mp, phi) - self._weights(log_p, lam["alpha"]).log()
+
+    def shift(self, like: Tensor, **lam: Hyperparameter) -> None:
+        return None
 
     def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
         phi, alpha = (_tensor(lam[name], margin) for name in ("phi", "alpha"))
@@ -284,8 +293,8 @@ class VectorScaling(LossFamily):
         log_share = scaled.new_tensor([math.log(n / sum(self.class_counts)) for n in self.class_counts])
         return scaled + _column(lam["tau"], scaled) * log_share
 
-    def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
-        return margin - _tensor(lam["tau"], margin) * math.log(self.class_counts[0] / self.class_counts[1])
+    def shift(self, like: Tensor, **lam: Hyperparameter) -> Tensor:
+        return -_tensor(lam["tau"], like) * math.log(self.class_counts[0] / self.class_counts[1])
 
 
 FAMILIES: Mapping[str, type[LossFamily]] = {

@@ -2,8 +2,8 @@
 
 Only the scores of positives matter as thresholds. Between two of them a lower threshold adds false positives and
 nothing else, so the best threshold for any sensible metric is the score of some positive, and a `Curve` holds one
-operating point for each positive instead of one for each sample. Building it takes one sort of the negatives' scores
-and a binary search for each positive, which is why it is fast exactly where positives are rare.
+operating point for each positive instead of one for each sample. Building it means to
+find each negative's place among the positives, which is fast exactly where positives are rare.
 
 Scores are logits (log-odds), never saturated probabilities: a float32 softmax turns many scores into exactly 1.0, and
 the ties change every ranking metric.
@@ -21,12 +21,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch.nn import functional as F
 
 from tunelater.problems import InputError, Problems, did_you_mean
 
@@ -50,8 +50,6 @@ class Curve:
 
     threshold: Floats
     """The lowest score that is alerted on; +inf for nobody, the lowest score of all for everybody."""
-    below: Floats
-    """The highest score that is not alerted on: any threshold in (below, threshold] has the same counts."""
     tp: Floats
     fp: Floats
     tp_above: Floats
@@ -96,74 +94,150 @@ class Curve:
         return precision(self)[inner], recall(self)[inner]
 
 
+@dataclass(frozen=True)
+class Labels:
+    """Targets of N samples, taken apart once for all lambdas."""
+
+    positive: NDArray[np.intp]
+    """Indices of the positives."""
+    negative: NDArray[np.intp]
+    sign: Floats
+    """(N,) -1 for positives, 1 for negatives."""
+
+    @classmethod
+    def of(cls, target: ArrayLike | Labels) -> Labels:
+        """From (N,) 0 or 1."""
+        if isinstance(target, Labels):
+            return target
+        is_positive = np.asarray(target) == 1
+        return cls(np.flatnonzero(is_positive), np.flatnonzero(~is_positive), np.where(is_positive, -1.0, 1.0))
+
+
+PIECE = 8192
+"""Samples worked on at a time: their temporaries stay in the cache, and are small enough for the C library to reuse
+memory instead of asking the kernel for fresh pages, which costs more than the arithmetic and does not run in
+parallel."""
+
+
+def _pieces(n: int) -> list[slice]:
+    return [slice(start, start + PIECE) for start in range(0, n, PIECE)]
+
+
 class Ranking:
-    """One lambda's scores in order, sorted once; curves for any sample weights (and bootstrap replicates) follow
-    cheaply.
+    """One lambda's scores, ranked once; curves for any sample weights (and bootstrap replicates) follow cheaply.
+
+    The positives are sorted, and every negative is put into its slot between two of them. A curve then is a sum of
+    weights by slot, so most negatives are never sorted at all.
 
     Args:
         scores: (N,) finite logits, float32 or float64.
-        target: (N,) 0 or 1, with both present.
+        target: (N,) 0 or 1, with both present, or their `Labels`.
     """
 
-    def __init__(self, scores: ArrayLike, target: ArrayLike) -> None:
-        scores, is_positive = np.asarray(scores), np.asarray(target) == 1
-        self._positive, self._negative = np.flatnonzero(is_positive), np.flatnonzero(~is_positive)
-        positive, self._unsorted_negative = scores[self._positive], scores[self._negative]
-        order = np.argsort(positive)
-        self._positive = self._positive[order]
-        self._s_pos, self._s_neg = positive[order], np.sort(self._unsorted_negative)
-        self._pos_left = np.searchsorted(self._s_pos, self._s_pos, "left")
-        self._pos_right = np.searchsorted(self._s_pos, self._s_pos, "right")
-        self._neg_left = np.searchsorted(self._s_neg, self._s_pos, "left")
-        self._neg_right = np.searchsorted(self._s_neg, self._s_pos, "right")
-
-    @cached_property
-    def _negative_in_order(self) -> NDArray[np.intp]:
-        return self._negative[argsort(self._unsorted_negative)]
-
-    @cached_property
-    def _thresholds(self) -> tuple[Floats, Floats]:
-        padded_pos = np.concatenate([[-np.inf], self._s_pos])
-        padded_neg = np.concatenate([[-np.inf], self._s_neg])
-        below = np.maximum(padded_pos[self._pos_left], padded_neg[self._neg_left])
-        bottom, top = min(self._s_pos[0], self._s_neg[0]), max(self._s_pos[-1], self._s_neg[-1])
-        return _with_ends(np.inf, self._s_pos, bottom), _with_ends(top, below, -np.inf)
+    def __init__(self, scores: ArrayLike, target: ArrayLike | Labels) -> None:
+        scores, labels = np.asarray(scores), Labels.of(target)
+        s_pos = scores[labels.positive]
+        order = np.argsort(s_pos)
+        self._positive, self._negative = labels.positive[order], labels.negative
+        s_pos = s_pos[order]
+        self._threshold = _with_ends(np.inf, s_pos, scores.min())
+        self._pos_below = np.searchsorted(s_pos, s_pos, "left")
+        self._pos_up_to = np.searchsorted(s_pos, s_pos, "right")
+        self._slot = np.empty(len(self._negative), np.int32)
+        """(negatives,) the number of positives with scores below each negative's."""
+        places, or_none, tied = _Places(s_pos), np.append(s_pos, np.nan), []
+        for piece in _pieces(len(self._negative)):
+            s_neg = scores[self._negative[piece]]
+            self._slot[piece] = slot = places.of(s_neg)
+            tied.append(np.flatnonzero(or_none[slot] == s_neg) + piece.start)
+        self._tied = np.concatenate(tied)
 
     def curve(self, weight: NDArray[np.floating] | None = None) -> Curve:
-        """The operating curve under sample weights (N,), all one by default, or the curves under weights (replicates,
-        N)."""
-        if weight is None:
-            w_pos = np.ones(len(self._s_pos))
-            cum_neg = np.arange(len(self._s_neg) + 1, dtype=np.float64)
-        else:
-            w_pos = weight[..., self._positive].astype(np.float64)
-            cum_neg = _cumulative(weight[..., self._negative_in_order])
-        cum_pos = _cumulative(w_pos)
+        """The operating curve under sample weights (N,), all one by default; or curves of (replicates, N) weights."""
+        w_pos = np.ones(len(self._positive)) if weight is None else weight[..., self._positive].astype(np.float64)
+        cum_pos = np.concatenate([np.zeros((*w_pos.shape[:-1], 1)), np.cumsum(w_pos, axis=-1)], axis=-1)
+        # Slot k holds the negatives with k positives below them: all from k = i + 1 on are above positive i.
+        by_slot = self._by_slot(weight)
+        cum_above = np.cumsum(by_slot, axis=-1)
+        cum_neg = np.cumsum(self._with_ties(by_slot, weight), axis=-1) if len(self._tied) else cum_above
         positives, negatives = cum_pos[..., -1:], cum_neg[..., -1:]
         single = cum_pos.ndim == 1
-        threshold, below = self._thresholds
         return Curve(
-            threshold=threshold,
-            below=below,
-            tp=_with_ends(0, positives - cum_pos[..., self._pos_left], positives),
-            fp=_with_ends(0, negatives - cum_neg[..., self._neg_left], negatives),
-            tp_above=_with_ends(0, positives - cum_pos[..., self._pos_right], positives),
-            fp_above=_with_ends(0, negatives - cum_neg[..., self._neg_right], negatives),
+            threshold=self._threshold,
+            tp=_with_ends(0, positives - cum_pos[..., self._pos_below], positives),
+            fp=_with_ends(0, negatives - cum_neg[..., :-1], negatives),
+            tp_above=_with_ends(0, positives - cum_pos[..., self._pos_up_to], positives),
+            fp_above=_with_ends(0, negatives - cum_above[..., :-1], negatives),
             weight=_with_ends(0, w_pos, 0),
             positives=float(positives[0]) if single else positives,
             negatives=float(negatives[0]) if single else negatives,
         )
 
+    def _by_slot(self, weight: NDArray[np.floating] | None) -> Floats:
+        """Sums of the negatives' weights by slot: (positives + 1,), or (replicates, positives + 1)."""
+        if weight is not None and weight.ndim == 2:
+            return np.stack([self._by_slot(row) for row in weight])
+        out = np.zeros(len(self._positive) + 1)
+        for piece in _pieces(len(self._negative)):
+            w = None if weight is None else weight[self._negative[piece]]
+            out += np.bincount(self._slot[piece], w, minlength=len(out))
+        return out
+
+    def _with_ties(self, by_slot: Floats, weight: NDArray[np.floating] | None) -> Floats:
+        """The sums with each tied negative moved above the positives that it ties with."""
+        low = self._slot[self._tied]
+        high = self._pos_up_to[low]
+        moved = np.zeros_like(by_slot)
+        for index in np.ndindex(by_slot.shape[:-1]):
+            w = np.ones(len(low)) if weight is None else weight[(*index, self._negative[self._tied])]
+            n = by_slot.shape[-1]
+            moved[index] = np.bincount(high, w, minlength=n) - np.bincount(low, w, minlength=n)
+        return by_slot + moved
+
+
+class _Places:
+    """`np.searchsorted(ascending, scores)`, faster for many scores in any order and few places to put them.
+
+    Both are cut into bins by one map that never decreases, so a score whose bin holds no element of `ascending` has its
+    place from a table; only the others are searched for, in order, so that the search stays in the cache.
+    """
+
+    def __init__(self, ascending: NDArray[np.floating], bins: int = 1 << 15) -> None:
+        self._ascending, self._bins = ascending, bins
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            self._factor = ascending.dtype.type(bins) / (ascending[-1] - ascending[0])
+        # Otherwise all is in one place, or too far apart for the dtype.
+        self._useful = bool(0 < self._factor < np.inf)
+        if self._useful:
+            held = np.bincount(self._binned(ascending), minlength=bins + 3)
+            self._shared = held > 0
+            self._before = np.zeros(bins + 4, np.int32)
+            np.cumsum(held, out=self._before[1:])
+
+    def _binned(self, values: NDArray[np.floating]) -> NDArray[np.int32]:
+        with np.errstate(over="ignore"):
+            position = values - self._ascending[0]
+            position *= self._factor
+        np.maximum(position, -1, out=position)
+        np.minimum(position, self._bins + 1, out=position)
+        return position.astype(np.int32) + 1
+
+    def of(self, scores: NDArray[np.floating]) -> NDArray[np.integer]:
+        """How many elements are below each score."""
+        if not self._useful:
+            return np.searchsorted(self._ascending, scores)
+        bin_of = self._binned(scores)
+        place = self._before[bin_of]
+        shared = np.flatnonzero(self._shared[bin_of])
+        values = scores[shared]
+        in_order = argsort(values)
+        place[shared[in_order]] = np.searchsorted(self._ascending, values[in_order])
+        return place
+
 
 def _with_ends(strictest: float, ascending: NDArray[np.floating], laxest: float | NDArray[np.floating]) -> Floats:
     out = np.empty((*ascending.shape[:-1], ascending.shape[-1] + 2))
     out[..., 0], out[..., 1:-1], out[..., -1:] = strictest, ascending[..., ::-1], laxest
-    return out
-
-
-def _cumulative(weight: NDArray[np.floating]) -> Floats:
-    out = np.zeros((*weight.shape[:-1], weight.shape[-1] + 1))
-    np.cumsum(weight, axis=-1, out=out[..., 1:])
     return out
 
 
@@ -363,33 +437,34 @@ def partial_auc(c: Curve, max_fpr: float) -> Floats:
     return 0.5 * (1 + (_total(c.weight * area) / c.positives - minimum) / (max_fpr - minimum))
 
 
-def sample_scores(log_odds: NDArray[np.floating], target: NDArray[np.integer]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What each sample contributes to the Brier score and to the log-loss (nats), (N,) float64 each."""
-    s, y = torch.from_numpy(log_odds).double(), torch.from_numpy(target).double()
-    e = torch.exp(-s.abs())
-    squared = (torch.where(s >= 0, 1.0, e) / (1 + e)).sub_(y).square_()
-    return squared, e.log1p_().add_(s.clamp(min=0)).sub_(y * s)
+def sample_scores(log_odds: NDArray[np.floating], sign: NDArray[np.floating]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What each sample contributes to the Brier score and to the log-loss (nats), (N,) float64 each.
+
+    With s the log-odds of the class that a sample is not of, these are sigmoid(s)^2 and log(1 + e^s). PyTorch's
+    vectorised functions are several times faster than NumPy's.
+
+    Args:
+        log_odds: (N,) posterior log-odds of the positive class.
+        sign: (N,) `Labels.sign`.
+    """
+    s = torch.from_numpy(log_odds) * torch.from_numpy(sign)
+    return torch.sigmoid(s).square_(), F.softplus(s, threshold=40)  # above 40, log(1 + e^s) is s in float64
 
 
 def proper_scores(
-    log_odds: NDArray[np.floating], target: NDArray[np.integer], weight: NDArray[np.floating] | None = None
+    log_odds: NDArray[np.floating], labels: Labels, weight: NDArray[np.floating] | None = None
 ) -> tuple[float, float]:
-    """Brier score (Eq. 19, as a mean) and log-loss (nats) of (N,) posterior log-odds, in float64.
-
-    One exponential serves both. It is taken by PyTorch, whose vectorised one is five times faster than NumPy's on some
-    processors, in pieces that fit the cache and stay below the size at which PyTorch would start threads of its own.
-    """
-    brier = loss = 0.0
-    for start in range(0, len(log_odds), 16_384):
-        piece = slice(start, start + 16_384)
-        squared, logarithmic = sample_scores(log_odds[piece], target[piece])
+    """Brier score (Eq. 19, as a mean) and log-loss (nats) of (N,) posterior log-odds, in float64."""
+    sums = np.zeros(2)
+    for piece in _pieces(len(log_odds)):
+        scores = sample_scores(log_odds[piece], labels.sign[piece])
         if weight is None:
-            brier, loss = brier + float(squared.sum()), loss + float(logarithmic.sum())
+            sums += [float(of_samples.sum()) for of_samples in scores]
         else:
-            w = torch.from_numpy(weight[piece]).double()
-            brier, loss = brier + float(w @ squared), loss + float(w @ logarithmic)
-    total = len(log_odds) if weight is None else float(weight.sum())
-    return brier / total, loss / total
+            w = torch.from_numpy(weight[piece])
+            sums += [float(w @ of_samples) for of_samples in scores]
+    brier, log_loss = sums / (len(log_odds) if weight is None else weight.sum())
+    return float(brier), float(log_loss)
 
 
 @dataclass(frozen=True)
@@ -518,8 +593,8 @@ def evaluate(
     weight = None if weight is None else np.asarray(weight, np.float64)
     wanted = [metric(name) for name in metrics]
     check_scores(logits, target, weight)
-    target = target.astype(np.int8)
-    rows = per_lambda(lambda i: evaluate_one(logits[i], target, weight, wanted), len(logits))
+    labels = Labels.of(target)
+    rows = per_lambda(lambda i: evaluate_one(logits[i], labels, weight, wanted), len(logits))
     return {m.name: np.array([row[j] for row in rows]) for j, m in enumerate(wanted)}
 
 
@@ -552,9 +627,10 @@ def confusion(
 
 
 def evaluate_one(
-    scores: NDArray[np.floating], target: NDArray, weight: NDArray | None, wanted: Sequence[Metric]
+    scores: NDArray[np.floating], target: ArrayLike | Labels, weight: Floats | None, wanted: Sequence[Metric]
 ) -> list[float]:
     """The wanted metrics of one lambda's (N,) scores, unchecked."""
-    curve = Ranking(scores, target).curve(weight) if any(m.of_curve for m in wanted) else None
-    proper = proper_scores(scores, target, weight) if any(m.proper >= 0 for m in wanted) else (math.nan, math.nan)
+    labels = Labels.of(target)
+    curve = Ranking(scores, labels).curve(weight) if any(m.of_curve for m in wanted) else None
+    proper = proper_scores(scores, labels, weight) if any(m.proper >= 0 for m in wanted) else (math.nan, math.nan)
     return [float(m.of_curve(curve)[0]) if m.of_curve and curve else proper[m.proper] for m in wanted]

@@ -39,8 +39,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from tunelater.config import Config
+from tunelater.data.preprocessing import Preprocessor
 from tunelater.data.splits import TensorSplit
-from tunelater.data.tables import Preprocessor, TableSchema
+from tunelater.data.tables import TableSchema
 from tunelater.distributions import Lambdas
 from tunelater.film import LossConditional
 from tunelater.losses import LossFamily, loss_family
@@ -62,8 +63,8 @@ LIBRARIES = (
 )
 
 WRITTEN = (
-    "config.toml", "weights.safetensors", "schema.json", "preprocessing.skops", "data.json", "rows.npz", "validation.npz",
-    "environment.json",
+    "config.toml", "weights.safetensors", "schema.json", "preprocessing.skops", "data.json", "rows.npz",
+    "validation.npz", "environment.json",
 )  # fmt: skip
 
 

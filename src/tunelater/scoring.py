@@ -118,7 +118,9 @@ def score(
             log_odds = np.empty((heads.size, len(data)), np.float32)
             for rows in _chunks(len(data), heads.size, memory_mb):
                 features = model.features(data.inputs(rows).to(device))
-                log_odds[:, rows] = heads.log_odds(features).numpy()
+                for block in _blocks(rows):
+                    piece = features[block.start - rows.start : block.stop - rows.start]
+                    log_odds[:, block] = heads.log_odds(piece).numpy()
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -135,6 +137,7 @@ class HeadGrid:
     bias: Tensor
     lambdas: Mapping[str, Tensor]
     family: LossFamily | None
+    """None where the margins are what is wanted: raw, or with a link that is a shift and has gone into the bias."""
 
     @property
     def size(self) -> int:
@@ -154,8 +157,17 @@ def head_grid(model: LossConditional, lambdas: Lambdas, family: LossFamily, *, l
     values = {name: torch.as_tensor(v, dtype=torch.float32, device=device).reshape(-1) for name, v in lambdas.items()}
     with torch.inference_mode():
         weight, bias = model.margins(values, family if link else None)
-    columns = {name: v[:, None] for name, v in values.items()}
-    return HeadGrid(weight.float(), bias.float(), columns, family if link else None)
+        shift = family.shift(bias, **values) if link else None
+    if shift is not None:
+        return HeadGrid(weight.float(), (bias + shift).float(), {}, None)
+    return HeadGrid(
+        weight.float(), bias.float(), {name: v[:, None] for name, v in values.items()}, family if link else None
+    )
+
+
+def _blocks(rows: slice, size: int = 1024) -> list[slice]:
+    """Pieces whose margins stay in the processor's cache on their way to the result."""
+    return [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
 
 
 def _chunks(n: int, n_lambdas: int, memory_mb: int) -> list[slice]:

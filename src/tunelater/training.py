@@ -145,6 +145,7 @@ def train(
                 max_norm = math.inf if config.clip_norm is None else config.clip_norm
                 norm = fabric.clip_gradients(wrapped, optimizer, max_norm=max_norm, error_if_nonfinite=False)
                 # Where the norm overflows, clipping gives zeros and Adam stands still, at a finite loss: make it NaN.
+                # The gradients are those of all processes, so that what is NaN in one is NaN in all, and all stop.
                 return loss + 0 * norm  # type: ignore[operator]
 
             epoch_loss += optimizer.step(closure).detach() / fabric.world_size
@@ -152,7 +153,7 @@ def train(
             if averaged is not None and (config.averaging.every == "step" or not done_in_epoch):  # type: ignore[union-attr]
                 averaged.update_parameters(module)
             look = step % look_every == 0 or not done_in_epoch
-            if look and anywhere(not math.isfinite(float(epoch_loss))):
+            if look and not math.isfinite(float(epoch_loss)):
                 raise TrainingDiverged(_advice(config, step, steps_per_epoch, lam))
 
             if not done_in_epoch:

@@ -25,6 +25,7 @@ from tunelater.metrics import (
     Constraint,
     Curve,
     Floats,
+    Labels,
     Metric,
     Ranking,
     ThresholdMetric,
@@ -236,7 +237,10 @@ class OperatingGrid:
         objective, constraints = _needs(maximize, minimize, cost, subject_to)
         curve_at = self._curves()
         whole = self._whole(objective) if isinstance(objective, Metric) else None
-        candidates = per_lambda(lambda i: _best_of(curve_at(i), objective, constraints, whole, i), len(self.scores))
+        shift = logit(self._prior) - logit(self.scores.prior)
+        candidates = per_lambda(
+            lambda i: _best_of(curve_at(i), objective, constraints, whole, -shift, i), len(self.scores)
+        )
         found = [c for c in candidates if c is not None]
         if not found:
             raise Infeasible(_attainable(curve_at, len(self.scores), constraints))
@@ -246,12 +250,12 @@ class OperatingGrid:
         needs["subject_to"] = [str(c) for c in constraints]
         needs["prior"] = self.prior
         s = self.scores
-        prior = self._prior
+        log_odds = 0.0 if best.lowest is None else _between(best.lowest, s.log_odds[best.at]) + shift
         point = OperatingPoint(
             lam=s.lam(best.at),
-            threshold=1 / (1 + math.exp(-max(best.log_odds, -700.0))),
-            log_odds_threshold=best.log_odds,
-            prior=prior,
+            threshold=1 / (1 + math.exp(-max(log_odds, -700.0))),
+            log_odds_threshold=log_odds,
+            prior=self._prior,
             needs={name: need for name, need in needs.items() if need},
             split=s.split,
             n=len(s.target),
@@ -270,13 +274,11 @@ class OperatingGrid:
         return float(weight[self.scores.target == 1].sum() / weight.sum())
 
     def _curves(self) -> Callable[[int], Curve]:
-        """The curve of a lambda, in log-odds and shares at the deployment prior."""
-        s = self.scores
-        shift = logit(self._prior) - logit(s.prior)
+        """The curve of a lambda, its counts as shares at the deployment prior where one is stated."""
+        s, labels = self.scores, Labels.of(self.scores.target)
 
         def curve(i: int) -> Curve:
-            c = Ranking(s.log_odds[i], s.target).curve(s.weight)
-            c = dataclasses.replace(c, threshold=c.threshold + shift, below=c.below + shift)
+            c = Ranking(s.log_odds[i], labels).curve(s.weight)
             return c if self.prior is None else c.at_prior(self.prior)
 
         return curve
@@ -365,14 +367,14 @@ def _values(of: tuple[OperatingPoint, Scores], name: str, weights: Floats) -> Fl
     point, scores = of
     s = scores.at_prior(point.prior)
     if name in ("brier", "log_loss"):
-        losses = sample_scores(s.log_odds[0], s.target)[metric(name).proper].numpy()
+        losses = sample_scores(s.log_odds[0], Labels.of(s.target).sign)[metric(name).proper].numpy()
         return weights @ losses / weights.sum(-1)
     of_threshold = Cost.parse(point.needs["cost"]).metric() if name == "cost" else threshold_metric(name)
     alerts, positive = point.decide(s.log_odds[0], point.prior), s.target == 1
     tp, fp = weights @ (alerts & positive).astype(float), weights @ (alerts & ~positive).astype(float)
     nothing = np.zeros_like(tp)
     positives, negatives = weights @ positive.astype(float), weights @ (~positive).astype(float)
-    return of_threshold.values(Curve(nothing, nothing, tp, fp, tp, fp, nothing, positives, negatives))
+    return of_threshold.values(Curve(nothing, tp, fp, tp, fp, nothing, positives, negatives))
 
 
 def _same_lambda(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
@@ -384,7 +386,8 @@ def _same_lambda(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
 
 class _Candidate(NamedTuple):
     at: int
-    log_odds: float
+    lowest: float | None
+    """The lowest log-odds alerted on, at the scores' prior; None for probability 0.5."""
     merit: float
     recall: float
 
@@ -441,36 +444,39 @@ def _feasible(c: Curve, constraints: Sequence[Constraint]) -> NDArray[np.bool_]:
 
 
 def _best_of(
-    c: Curve, objective: ThresholdMetric | Metric, constraints: Sequence[Constraint], whole: Floats | None, index: int
+    c: Curve,
+    objective: ThresholdMetric | Metric,
+    constraints: Sequence[Constraint],
+    whole: Floats | None,
+    half: float,
+    index: int,
 ) -> _Candidate | None:
-    """The best threshold of one lambda, or None where none is allowed."""
+    """The best threshold of one lambda, or None where none is allowed; `half` is where the probability is 0.5."""
     allowed = np.flatnonzero(_feasible(c, constraints))
     if not len(allowed):
         return None
-    thresholds = _between(c)
     if whole is not None:
-        assert isinstance(objective, Metric)
-        log_odds, recall = 0.0, 0.0
+        lowest, recall = None, 0.0
         if constraints:
-            nearest = allowed[np.argmin(np.abs(thresholds[allowed]))]
-            log_odds, recall = float(thresholds[nearest]), float(c.tp[nearest] / c.positives)
+            nearest = allowed[np.argmin(np.abs(c.threshold[allowed] - half))]
+            lowest, recall = float(c.threshold[nearest]), float(c.tp[nearest] / c.positives)
         merit = float(whole[index]) if objective.higher_is_better else -float(whole[index])
-        return None if math.isnan(merit) else _Candidate(index, log_odds, merit, recall)
+        return None if math.isnan(merit) else _Candidate(index, lowest, merit, recall)
     assert isinstance(objective, ThresholdMetric)
-    values = objective.values(c)[allowed]
-    merits = values if objective.higher_is_better else -values
-    last = (
-        len(merits) - 1 - int(np.argmax(merits[::-1]))
-    )  # among equals the laxest threshold, which has the higher recall
+    merits = objective.values(c)[allowed] * (1 if objective.higher_is_better else -1)
+    last = len(merits) - 1 - int(np.argmax(merits[::-1]))  # the laxest of equals: it has the higher recall
     best = allowed[last]
-    return _Candidate(index, float(thresholds[best]), float(merits[last]), float(c.tp[best] / c.positives))
+    return _Candidate(index, float(c.threshold[best]), float(merits[last]), float(c.tp[best] / c.positives))
 
 
-def _between(c: Curve) -> Floats:
-    """Thresholds halfway to the next lower score: the same decisions, whatever the rounding of another machine."""
-    upper = np.where(np.isinf(c.threshold), c.below + 2, c.threshold)
-    lower = np.where(np.isinf(c.below), upper - 2, c.below)
-    return lower + (upper - lower) / 2
+def _between(lowest: float, log_odds: NDArray[np.floating]) -> float:
+    """A threshold halfway from the lowest score alerted on to the next below: the same decisions, whatever the rounding
+    of another machine. One beyond the scores where everybody or nobody is alerted on."""
+    spared = log_odds[log_odds < lowest]
+    if not len(spared):
+        return lowest - 1.0
+    top = float(spared.max())
+    return top + 1.0 if math.isinf(lowest) else top + (lowest - top) / 2
 
 
 def _attainable(curve_at: Callable[[int], Curve], n: int, constraints: Sequence[Constraint]) -> list[str]:
@@ -550,7 +556,7 @@ def _confusion(weight: Floats, target: NDArray, alerts: NDArray[np.bool_], prior
 def _single(tp: Floats, fp: Floats, weight: Floats, target: NDArray, prior: float | None) -> Curve:
     positives, negatives = float(weight[target == 1].sum()), float(weight[target == 0].sum())
     nothing = np.zeros_like(tp)
-    c = Curve(nothing, nothing, tp, fp, tp, fp, nothing, positives, negatives)
+    c = Curve(nothing, tp, fp, tp, fp, nothing, positives, negatives)
     return c if prior is None else c.at_prior(prior)
 
 
@@ -582,8 +588,8 @@ def bootstrap(
 
     Replicates are weights, not copies: the scores are sorted once, and some hundred replicates go through at a time.
     """
-    classes = [np.flatnonzero(target == 1), np.flatnonzero(target != 1)]
-    ranking, losses = Ranking(scores, target), sample_scores(scores, target)
+    labels = Labels.of(target)
+    ranking, losses = Ranking(scores, labels), sample_scores(scores, labels.sign)
     base = np.ones(len(target)) if weight is None else weight
     at_once = max(1, min(n, 2_000_000 // len(target)))
 
@@ -591,7 +597,7 @@ def bootstrap(
         rng = keyed_rng(seed, "bootstrap", chunk + 1)
         rows = min(at_once, n - chunk * at_once)
         w = np.empty((rows, len(target)))
-        for c, members in enumerate(classes):
+        for c, members in enumerate((labels.positive, labels.negative)):
             share = None if prior is None else (prior if c == 0 else 1 - prior)
             w[:, members] = _resampled(rng, rows, base[members], share)
         curve, total = ranking.curve(w), w.sum(axis=-1, keepdims=True)

@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 
 from tunelater.config import Config
 from tunelater.data import tables
+from tunelater.data.imbalance import problems_of_fractions, split_rows
+from tunelater.data.preprocessing import Preprocessor
+from tunelater.data.reading import read_table
 from tunelater.data.splits import Splits, TensorSplit, class_counts
 from tunelater.models import build
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
@@ -73,19 +76,19 @@ def fit(
     problems = Problems()
     if out is not None:
         problems.add(*output_problems(out, force=force, folder=True))
-    problems.add(*tables.problems_of_fractions(fractions))
+    problems.add(*problems_of_fractions(fractions))
     with problems_of(problems):
         frame = _read(data, header)
         frame, weights = _take_weights(frame, weight, problems)
         features, y, schema = tables.prepare(frame, target, positive)
         schema = dataclasses.replace(schema, header=header)
-        rows = tables.split_rows(y, fractions, seed=config.seed if config else 0)
+        rows = split_rows(y, fractions, seed=config.seed if config else 0)
     problems.raise_if_any()
 
     _warn_of_few_positives(y, rows)
     fingerprint = tables.fingerprint(frame)
     config = config or Config(batch_size=batch_size_for(len(rows["train"])))
-    preprocessor = tables.Preprocessor().fit(features.iloc[rows["train"]], schema)
+    preprocessor = Preprocessor().fit(features.iloc[rows["train"]], schema)
     x = torch.from_numpy(preprocessor.transform(features))
     whole = TensorSplit(x, torch.from_numpy(y), None if weights is None else torch.from_numpy(weights))
     splits = Splits(_rows(whole, rows["train"]), _rows(whole, rows["validation"]))
@@ -260,7 +263,7 @@ def problems_of(problems: Problems) -> Iterator[None]:
 
 
 def _read(data: Table, header: bool) -> pd.DataFrame:
-    return data if isinstance(data, pd.DataFrame) else tables.read_table(data, header=header)
+    return data if isinstance(data, pd.DataFrame) else read_table(data, header=header)
 
 
 def _loaded(run: Run | str | Path) -> Run:

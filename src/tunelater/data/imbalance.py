@@ -1,0 +1,206 @@
+"""Imbalance: which rows train, choose and report, so that each split has rows of the rare class.
+
+Whatever draws rows by their class belongs here: the splits, and sub-sampling to an imbalance ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tunelater.problems import Problems
+
+_SPLITS = ("train", "validation", "test")
+
+
+def split_rows(
+    y: np.ndarray,
+    fractions: Sequence[float] = (0.6, 0.2, 0.2),
+    *,
+    seed: int = 0,
+    groups: Sequence[Any] | np.ndarray | pd.Series | None = None,
+) -> dict[str, np.ndarray]:
+    """Rows for training, validation and test, with about the same share of each class.
+
+    Without groups each class is divided by the largest remainders: every split has the number of rows that its fraction
+    asks for, rounded up or down, but at least one. With groups, all rows of a group are in one split, every split has
+    rows of each class, and the shares are as even as adding one group after the other, those with the largest part of a
+    class first, makes them; they are not the closest possible.
+
+    Args:
+        y: (N,) integer classes.
+        fractions: the sizes of train, validation and test, in [0, 1], of the sum 1. A split of size 0 is empty.
+        seed: the same seed gives the same rows; at least 0.
+        groups: (N,) what must not be torn apart: a patient, a lesion, a machine.
+
+    Returns:
+        "train", "validation" and "test": sorted row indices from 0, int64; together every row once.
+
+    Raises:
+        InputError: fractions out of range, a class with fewer rows (or groups) than splits, groups that do not fit.
+    """
+    problems = Problems()
+    y = np.asarray(y)
+    sizes = np.array([float(f) for f in fractions])
+    problems.check(seed >= 0, f"seed must be at least 0, got {seed}")
+    problems.add(*problems_of_fractions(fractions))
+    _check_classes(y, int((sizes > 0).sum()), problems)
+    group_of_row = None if groups is None else _group_of_row(groups, len(y), problems)
+    problems.raise_if_any()
+    classes, class_of_row = np.unique(y, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    if group_of_row is None:
+        split_of_row = _split_rows(class_of_row, sizes, rng)
+    else:
+        split_of_row = _split_groups(class_of_row, group_of_row, sizes, rng)[group_of_row]
+        _check_split_groups(split_of_row, class_of_row, group_of_row, classes, sizes, problems)
+        problems.raise_if_any()
+    return {name: np.flatnonzero(split_of_row == i) for i, name in enumerate(_SPLITS)}
+
+
+def problems_of_fractions(fractions: Sequence[float]) -> list[str]:
+    """What keeps numbers from being the sizes of train, validation and test."""
+    problems = Problems()
+    sizes = np.array([float(f) for f in fractions])
+    told = ", ".join(f"{size:g}" for size in sizes)
+    problems.check(len(sizes) == 3, f"fractions must be three: train, validation, test; got {told}")
+    inside = bool(np.all((sizes >= 0) & (sizes <= 1)))
+    problems.check(inside, f"fractions must be in [0, 1], got {told}")
+    problems.check(
+        not inside or abs(float(sizes.sum()) - 1) < 1e-6, f"fractions must add up to 1, got {told} = {sizes.sum():g}"
+    )
+    return list(problems)
+
+
+def _check_classes(y: np.ndarray, needed: int, problems: Problems) -> None:
+    if y.ndim != 1 or not len(y) or y.dtype.kind not in "iub":
+        problems.add(f"y must hold one integer class a row, got shape {y.shape} of {y.dtype}")
+        return
+    classes, counts = np.unique(y, return_counts=True)
+    binary = _is_binary(classes)
+    problems.check(
+        len(classes) > 1, f"y must have rows of two classes, got {_members(classes[0], len(y), binary)} and no other"
+    )
+    for k, n in zip(classes, counts, strict=True):
+        problems.check(
+            n >= needed,
+            f"every split needs a {_member(k, binary)}, got {_members(k, int(n), binary)} for {needed} splits; "
+            "add rows, or set a fraction to 0",
+        )
+
+
+def _is_binary(classes: np.ndarray) -> bool:
+    return set(classes.tolist()) <= {0, 1}
+
+
+def _member(k: int, binary: bool) -> str:
+    if not binary:
+        return f"row of class {k}"
+    return "positive row" if k else "negative row"
+
+
+def _members(k: int, n: int, binary: bool) -> str:
+    if not binary:
+        return f"{_counted(n, 'row')} of class {k}"
+    return _counted(n, "positive" if k else "negative")
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _group_of_row(groups: Sequence[Any] | np.ndarray | pd.Series, n: int, problems: Problems) -> np.ndarray:
+    """(N,) the number of each row's group, in the order in which the groups appear."""
+    codes, _ = pd.factorize(pd.Series(groups, dtype=object))
+    problems.check(len(codes) == n, f"groups must name one group a row, got {len(codes):,} for {_counted(n, 'row')}")
+    if missing := int((codes < 0).sum()):
+        problems.add(f"every row must have a group, got {missing:,} without, first in row {int(np.argmin(codes)) + 1}")
+    return codes
+
+
+def _split_rows(class_of_row: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(N,) the split of each row, stratified by class."""
+    split_of_row = np.empty(len(class_of_row), dtype=np.int64)
+    for k in range(int(class_of_row.max()) + 1):
+        rows = rng.permutation(np.flatnonzero(class_of_row == k))
+        split_of_row[rows] = np.repeat(np.arange(3), _shares(len(rows), sizes))
+    return split_of_row
+
+
+def _shares(n: int, sizes: np.ndarray) -> np.ndarray:
+    """(3,) n divided by the largest remainders; a split of positive size takes one from the largest if it got none."""
+    # Without the rounding, 0.6 * 5 = 3.0000000000000004 - 3 would have a larger remainder than an exact 0.
+    quotas = np.round(sizes * n, 9)
+    shares = np.floor(quotas).astype(np.int64)
+    order = np.argsort(shares - quotas, kind="stable")
+    shares[order[: n - shares.sum()]] += 1
+    while (empty := np.flatnonzero((shares == 0) & (sizes > 0))).size:
+        shares[np.argmax(shares)] -= 1
+        shares[empty[0]] += 1
+    return shares
+
+
+def _split_groups(
+    class_of_row: np.ndarray, group_of_row: np.ndarray, sizes: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """(groups,) the split of each group.
+
+    Each group goes where it adds least to the sum of share²/fraction over splits and classes, which is smallest where
+    every share of a class is its split's fraction. Relative to the fractions, so that all splits fill alike from the
+    start: otherwise the largest one would draw in the groups with few rows of the rare class by its need of the others.
+    """
+    n_groups, n_classes = int(group_of_row.max()) + 1, int(class_of_row.max()) + 1
+    counts = np.zeros((n_groups, n_classes), dtype=np.int64)
+    np.add.at(counts, (group_of_row, class_of_row), 1)
+    parts = counts / counts.sum(axis=0)
+    order = rng.permutation(n_groups)
+    order = order[np.argsort(-parts[order].max(axis=1), kind="stable")]
+    usable = np.flatnonzero(sizes > 0)
+    filled = np.zeros((len(usable), n_classes))
+    split_of_group = np.empty(n_groups, dtype=np.int64)
+    for group in order:
+        part = parts[group]
+        chosen = int(np.argmin(2 * (filled @ part) + (part @ part) / sizes[usable]))
+        filled[chosen] += part / sizes[usable[chosen]]
+        split_of_group[group] = usable[chosen]
+    _fill_empty(split_of_group, counts, usable)
+    return split_of_group
+
+
+def _fill_empty(split_of_group: np.ndarray, counts: np.ndarray, usable: np.ndarray) -> None:
+    """Moves the smallest group that helps into each split without rows of a class, if its own split can spare it."""
+    for split in usable:
+        for k in range(counts.shape[1]):
+            if counts[split_of_group == split, k].any():
+                continue
+            candidates = np.flatnonzero(counts[:, k] > 0)
+            for group in candidates[np.argsort(counts[candidates].sum(axis=1), kind="stable")]:
+                rest = (split_of_group == split_of_group[group]) & (np.arange(len(counts)) != group)
+                if counts[rest].any(axis=0).all():
+                    split_of_group[group] = split
+                    break
+
+
+def _check_split_groups(
+    split_of_row: np.ndarray,
+    class_of_row: np.ndarray,
+    group_of_row: np.ndarray,
+    classes: np.ndarray,
+    sizes: np.ndarray,
+    problems: Problems,
+) -> None:
+    binary = _is_binary(classes)
+    for split in np.flatnonzero(sizes > 0):
+        for k, name in enumerate(classes):
+            rows = class_of_row == k
+            if np.any(rows & (split_of_row == split)):
+                continue
+            n = len(np.unique(group_of_row[rows]))
+            problems.add(
+                f"every split needs a {_member(name, binary)}, but {_SPLITS[split]} has none: "
+                f"got {_members(name, int(rows.sum()), binary)} in {_counted(n, 'group')}; "
+                "use fewer or smaller groups, or set a fraction to 0"
+            )
