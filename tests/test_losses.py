@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -27,15 +27,6 @@ LAMBDAS: list[tuple[str, Lam]] = [
     *(("vs", {"gamma": g, "tau": t}) for g in (0.0, 0.2) for t in (0.0, 1.0, 3.0)),
 ]
 """Binary lambdas of every family, neutral ones among them."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Products this small are faster without threads, and then do not depend on the machine's number of cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def named(cases: Sequence[tuple[str, Lam]]) -> dict[str, object]:

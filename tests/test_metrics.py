@@ -154,8 +154,9 @@ def test_places_among_positives_equal_binary_search(seed: int, n: int, spread: f
     ascending = np.sort((rng.uniform(-1, 1, n) * spread).astype(dtype))
     scores = (rng.uniform(-1.5, 1.5, 500) * min(spread, 2e38)).astype(dtype)
     scores[:50] = rng.choice(ascending, 50)
-    with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(metrics._Places(ascending).of(scores), np.searchsorted(ascending, scores))
+    place, tied = metrics._places(ascending, scores)
+    np.testing.assert_array_equal(place, np.searchsorted(ascending, scores))
+    np.testing.assert_array_equal(np.sort(tied), np.flatnonzero(np.isin(scores, ascending)))
 
 
 def test_all_lambdas_at_once_equal_one_at_a_time() -> None:

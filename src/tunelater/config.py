@@ -167,8 +167,8 @@ class Config:
     """
 
     loss: str = "vs"
-    lambdas: LambdaSpace = field(default_factory=lambda: default_space("vs"))
-    """The distribution of the loss hyperparameters; numbers are fixed values."""
+    lambdas: LambdaSpace = field(default=None)  # type: ignore[assignment]
+    """The distribution of the loss hyperparameters; numbers are fixed values. By default `default_space(loss)`."""
     lambda_per: Literal["batch", "sample"] = "batch"
     """One draw of lambda for each mini-batch (the paper), or one for each sample."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -187,6 +187,8 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.lambdas is None:
+            object.__setattr__(self, "lambdas", default_space(self.loss) if self.loss in FAMILIES else LambdaSpace())
         problems = Problems()
         for part in (self.model, self.film, self.optimizer, self.schedule, self.averaging, self.early_stopping):
             problems.add(*(part.problems() if part is not None else ()))

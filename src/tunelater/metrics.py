@@ -113,16 +113,6 @@ class Labels:
         return cls(np.flatnonzero(is_positive), np.flatnonzero(~is_positive), np.where(is_positive, -1.0, 1.0))
 
 
-PIECE = 8192
-"""Samples worked on at a time: their temporaries stay in the cache, and are small enough for the C library to reuse
-memory instead of asking the kernel for fresh pages, which costs more than the arithmetic and does not run in
-parallel."""
-
-
-def _pieces(n: int) -> list[slice]:
-    return [slice(start, start + PIECE) for start in range(0, n, PIECE)]
-
-
 class Ranking:
     """One lambda's scores, ranked once; curves for any sample weights (and bootstrap replicates) follow cheaply.
 
@@ -143,14 +133,8 @@ class Ranking:
         self._threshold = _with_ends(np.inf, s_pos, scores.min())
         self._pos_below = np.searchsorted(s_pos, s_pos, "left")
         self._pos_up_to = np.searchsorted(s_pos, s_pos, "right")
-        self._slot = np.empty(len(self._negative), np.int32)
-        """(negatives,) the number of positives with scores below each negative's."""
-        places, or_none, tied = _Places(s_pos), np.append(s_pos, np.nan), []
-        for piece in _pieces(len(self._negative)):
-            s_neg = scores[self._negative[piece]]
-            self._slot[piece] = slot = places.of(s_neg)
-            tied.append(np.flatnonzero(or_none[slot] == s_neg) + piece.start)
-        self._tied = np.concatenate(tied)
+        self._slot, self._tied = _places(s_pos, scores[self._negative])
+        """(negatives,) how many positives have lower scores, and the negatives that tie with a positive."""
 
     def curve(self, weight: NDArray[np.floating] | None = None) -> Curve:
         """The operating curve under sample weights (N,), all one by default; or curves of (replicates, N) weights."""
@@ -177,11 +161,8 @@ class Ranking:
         """Sums of the negatives' weights by slot: (positives + 1,), or (replicates, positives + 1)."""
         if weight is not None and weight.ndim == 2:
             return np.stack([self._by_slot(row) for row in weight])
-        out = np.zeros(len(self._positive) + 1)
-        for piece in _pieces(len(self._negative)):
-            w = None if weight is None else weight[self._negative[piece]]
-            out += np.bincount(self._slot[piece], w, minlength=len(out))
-        return out
+        w = None if weight is None else weight[self._negative]
+        return np.bincount(self._slot, w, minlength=len(self._positive) + 1).astype(np.float64)
 
     def _with_ties(self, by_slot: Floats, weight: NDArray[np.floating] | None) -> Floats:
         """The sums with each tied negative moved above the positives that it ties with."""
@@ -195,44 +176,43 @@ class Ranking:
         return by_slot + moved
 
 
-class _Places:
-    """`np.searchsorted(ascending, scores)`, faster for many scores in any order and few places to put them.
+def _places(
+    ascending: NDArray[np.floating], scores: NDArray[np.floating], bins: int = 1 << 15
+) -> tuple[NDArray[np.integer], NDArray[np.intp]]:
+    """`np.searchsorted(ascending, scores)`, and the indices of the scores that equal an element of `ascending`.
 
-    Both are cut into bins by one map that never decreases, so a score whose bin holds no element of `ascending` has its
-    place from a table; only the others are searched for, in order, so that the search stays in the cache.
+    Faster than a search where scores are many, in any order, and places few: both are cut into bins by one map that
+    never decreases, so a score whose bin holds no element of `ascending` has its place from a table. Only the others
+    are searched for, in order, so that the search stays in the cache.
     """
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        factor = ascending.dtype.type(bins) / (ascending[-1] - ascending[0])
+    if not 0 < factor < np.inf:  # all in one place, or too far apart for their dtype
+        return _searched(ascending, scores, np.arange(len(scores)), np.empty(len(scores), np.int32))
 
-    def __init__(self, ascending: NDArray[np.floating], bins: int = 1 << 15) -> None:
-        self._ascending, self._bins = ascending, bins
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            self._factor = ascending.dtype.type(bins) / (ascending[-1] - ascending[0])
-        # Otherwise all is in one place, or too far apart for the dtype.
-        self._useful = bool(0 < self._factor < np.inf)
-        if self._useful:
-            held = np.bincount(self._binned(ascending), minlength=bins + 3)
-            self._shared = held > 0
-            self._before = np.zeros(bins + 4, np.int32)
-            np.cumsum(held, out=self._before[1:])
-
-    def _binned(self, values: NDArray[np.floating]) -> NDArray[np.int32]:
+    def binned(values: NDArray[np.floating]) -> NDArray[np.int32]:
         with np.errstate(over="ignore"):
-            position = values - self._ascending[0]
-            position *= self._factor
+            position = values - ascending[0]
+            position *= factor
         np.maximum(position, -1, out=position)
-        np.minimum(position, self._bins + 1, out=position)
+        np.minimum(position, bins + 1, out=position)
         return position.astype(np.int32) + 1
 
-    def of(self, scores: NDArray[np.floating]) -> NDArray[np.integer]:
-        """How many elements are below each score."""
-        if not self._useful:
-            return np.searchsorted(self._ascending, scores)
-        bin_of = self._binned(scores)
-        place = self._before[bin_of]
-        shared = np.flatnonzero(self._shared[bin_of])
-        values = scores[shared]
-        in_order = argsort(values)
-        place[shared[in_order]] = np.searchsorted(self._ascending, values[in_order])
-        return place
+    held = np.bincount(binned(ascending), minlength=bins + 3)
+    before = np.zeros(bins + 4, np.int32)
+    np.cumsum(held, out=before[1:])
+    bin_of_score = binned(scores)
+    return _searched(ascending, scores, np.flatnonzero((held > 0)[bin_of_score]), before[bin_of_score])
+
+
+def _searched(
+    ascending: NDArray[np.floating], scores: NDArray[np.floating], some: NDArray[np.intp], place: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    """`place` with the places of `some` scores filled in, and those of them that equal an element of `ascending`."""
+    some = some[argsort(scores[some])]
+    values = scores[some]
+    place[some] = found = np.searchsorted(ascending, values)
+    return place, some[np.append(ascending, np.nan)[found] == values]
 
 
 def _with_ends(strictest: float, ascending: NDArray[np.floating], laxest: float | NDArray[np.floating]) -> Floats:
@@ -455,16 +435,13 @@ def proper_scores(
     log_odds: NDArray[np.floating], labels: Labels, weight: NDArray[np.floating] | None = None
 ) -> tuple[float, float]:
     """Brier score (Eq. 19, as a mean) and log-loss (nats) of (N,) posterior log-odds, in float64."""
-    sums = np.zeros(2)
-    for piece in _pieces(len(log_odds)):
-        scores = sample_scores(log_odds[piece], labels.sign[piece])
-        if weight is None:
-            sums += [float(of_samples.sum()) for of_samples in scores]
-        else:
-            w = torch.from_numpy(weight[piece])
-            sums += [float(w @ of_samples) for of_samples in scores]
-    brier, log_loss = sums / (len(log_odds) if weight is None else weight.sum())
-    return float(brier), float(log_loss)
+    scores = sample_scores(log_odds, labels.sign)
+    if weight is None:
+        brier, log_loss = (float(of_samples.mean()) for of_samples in scores)
+    else:
+        w = torch.from_numpy(weight)
+        brier, log_loss = (float(w @ of_samples / w.sum()) for of_samples in scores)
+    return brier, log_loss
 
 
 @dataclass(frozen=True)

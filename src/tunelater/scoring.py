@@ -59,10 +59,11 @@ class Scores:
             for name, array, size in (("weights", self.weight, n), ("extrapolated", self.extrapolated, n_lambdas)):
                 sound = array is None or array.shape == (size,)
                 problems.check(sound, f"{name} needs shape ({size},), got {getattr(array, 'shape', None)}")
-        extremes = self.log_odds.min(initial=0), self.log_odds.max(initial=0)  # NaN if any is, without an (L, N) mask
-        if not np.isfinite(extremes).all():
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = self.log_odds.sum()  # not finite if any of them is not: one pass, without an (L, N) mask
+        if not np.isfinite(total):
             bad = int(np.count_nonzero(~np.isfinite(self.log_odds)))
-            problems.add(f"log-odds must be finite, got {bad} that are not: the model has diverged")
+            problems.check(not bad, f"log-odds must be finite, got {bad} that are not: the model has diverged")
         problems.raise_if_any()
 
     def __len__(self) -> int:
@@ -120,7 +121,7 @@ def score(
                 features = model.features(data.inputs(rows).to(device))
                 for block in _blocks(rows):
                     piece = features[block.start - rows.start : block.stop - rows.start]
-                    log_odds[:, block] = heads.log_odds(piece).numpy()
+                    heads.log_odds(piece, out=torch.from_numpy(log_odds)[:, block])
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -143,12 +144,14 @@ class HeadGrid:
     def size(self) -> int:
         return len(self.bias)
 
-    def log_odds(self, features: Tensor) -> Tensor:
-        """(L, N) float32 on the host, from features (N, C)."""
-        margins = torch.addmm(self.bias[:, None], self.weight, features.float().T)
-        if self.family is not None:
-            margins = self.family.link(margins, **self.lambdas)
-        return margins.cpu()
+    def log_odds(self, features: Tensor, out: Tensor | None = None) -> Tensor:
+        """(L, N) float32 on the host, from features (N, C); written into `out` where it is given."""
+        out = torch.empty(self.size, len(features)) if out is None else out
+        product = (self.bias[:, None], self.weight, features.float().T)
+        if self.family is None and out.device == self.weight.device:
+            return torch.addmm(*product, out=out)  # straight into place: a copy would cost half as much as the product
+        margins = torch.addmm(*product)
+        return out.copy_(margins if self.family is None else self.family.link(margins, **self.lambdas))
 
 
 def head_grid(model: LossConditional, lambdas: Lambdas, family: LossFamily, *, link: bool = True) -> HeadGrid:
