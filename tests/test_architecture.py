@@ -13,7 +13,7 @@ SOURCE = Path(tunelater.__file__).parent
 LAYERS = [
     ["problems"],
     ["losses", "distributions"],
-    ["film", "metrics"],
+    ["film", "metrics", "sam"],
     ["config"],
     ["models", "data.splits", "data.imbalance"],
     ["data.cells"],

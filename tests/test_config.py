@@ -18,6 +18,7 @@ from tunelater.config import (
     FiLMConfig,
     ModelConfig,
     OptimizerConfig,
+    SAMConfig,
     ScheduleConfig,
     default_space,
     parse_distribution,
@@ -37,6 +38,7 @@ VARIED = Config(
     epochs=500,
     batch_size=1,
     clip_norm=None,
+    sam=SAMConfig(rho=0.05, adaptive=True),
     averaging=AveragingConfig(decay=0.99, every="step"),
     early_stopping=None,
     precision="bf16-mixed",
@@ -78,7 +80,7 @@ def test_the_varied_config_differs_from_the_default_in_every_setting() -> None:
         parts = [leaves(getattr(value, f.name), f"{where}.{f.name}") for f in dataclasses.fields(value)]
         return {key: leaf for part in parts for key, leaf in part.items()}
 
-    other, default = leaves(VARIED, ""), leaves(Config(averaging=AveragingConfig()), "")
+    other, default = leaves(VARIED, ""), leaves(Config(averaging=AveragingConfig(), sam=SAMConfig()), "")
     same = {key for key in other if key in default and other[key] == default[key]}
     assert same == {".model.trunk"}  # there is only one
 

@@ -34,6 +34,7 @@ from tunelater.config import (
     EarlyStoppingConfig,
     ModelConfig,
     OptimizerConfig,
+    SAMConfig,
     ScheduleConfig,
 )
 from tunelater.data.splits import Splits, TensorSplit
@@ -158,6 +159,46 @@ def literal(
     return model, losses
 
 
+def literal_sam(config: Config, splits: Splits, processes: int = 1) -> LossConditional:
+    """Sharpness-aware SGD by hand: each process finds the worst point nearby on its own share, and the gradients there
+    are averaged, clipped and stepped with."""
+    data = splits.train
+    assert isinstance(data, TensorSplit)
+    assert config.sam is not None
+    model, weight = untrained(config), torch.ones(len(data)) if data.weight is None else data.weight
+    counts = [float(weight[data.target == c].sum()) for c in (0, 1)]
+    options = config.optimizer
+    parameters = list(model.parameters())
+    momentum = [torch.zeros_like(p) for p in parameters]
+    order = [keyed_rng(config.seed, "shuffle", epoch).permutation(len(data)) for epoch in range(config.epochs)]
+    for step, rows in enumerate(rows for o in order for rows in torch.from_numpy(o).split(config.batch_size)):
+        lam = config.lambdas.draw(config.seed, step)
+        start, total = [p.detach().clone() for p in parameters], [torch.zeros_like(p) for p in parameters]
+        for rank in range(processes):
+            share = rows[rank::processes]
+            for worst in (False, True):
+                each = literal_loss(config.loss, counts, model(data.x[share], lam), data.target[share], lam)
+                loss = (weight[share] * each).sum() / weight[rows].sum()
+                gradient = torch.autograd.grad(loss, parameters)
+                with torch.no_grad():
+                    if not worst:
+                        scale = [w.abs() if config.sam.adaptive else torch.ones_like(w) for w in start]
+                        norm = torch.sqrt(sum(((g * s) ** 2).sum() for g, s in zip(gradient, scale, strict=True)))
+                        for p, g, s in zip(parameters, gradient, scale, strict=True):
+                            p += config.sam.rho * g * s**2 / norm.clamp(min=1e-30)
+                    else:
+                        for p, w, t, g in zip(parameters, start, total, gradient, strict=True):
+                            p.copy_(w)
+                            t += g
+        with torch.no_grad():
+            norm = torch.sqrt(sum((t**2).sum() for t in total))
+            clip = 1.0 if config.clip_norm is None else min(1.0, config.clip_norm / float(norm))
+            for p, t, m in zip(parameters, total, momentum, strict=True):
+                m.mul_(options.momentum).add_(t * clip + options.weight_decay * p)
+                p -= options.learning_rate * m
+    return model
+
+
 def cosine(step: int, steps: int) -> float:
     return (1 + math.cos(math.pi * step / steps)) / 2
 
@@ -232,6 +273,13 @@ def test_losses_lambdas_weights_and_clipping_equal_a_literal_loop(
     if clip_norm is not None:
         free, _ = literal(replace(config, clip_norm=None), splits)
         assert not torch.allclose(free.head.weight, model.head.weight, rtol=1e-2), "clipping should have acted"
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+@pytest.mark.parametrize("sam", [SAMConfig(0.1), SAMConfig(0.5, adaptive=True)], ids=["sam", "adaptive"])
+def test_sharpness_aware_steps_equal_a_literal_loop(sam: SAMConfig, clip_norm: float | None) -> None:
+    config = small(sam=sam, clip_norm=clip_norm, **CONSTANT)
+    assert_close(weights(train(config, WEIGHTED, untrained(config))), weights(literal_sam(config, WEIGHTED)))
 
 
 def test_only_the_ratios_of_sample_weights_matter_and_their_type_does_not() -> None:
@@ -476,6 +524,7 @@ TWO_PROCESSES: dict[str, tuple[Config, Splits]] = {
     ),
 }
 INTERRUPTED = small(batch_size=25, **CONSTANT)
+SHARP = small(batch_size=25, sam=SAMConfig(0.2), **CONSTANT)
 ONE_STEP = small(batch_size=101, **CONSTANT)
 
 
@@ -506,6 +555,8 @@ def one_of_two(folder: str) -> None:
         model, seen = watched(config)
         trained = train(config, splits, model, fabric=fabric)
         results[name] = weights(trained), trained.history, seen
+
+    results["sam"] = weights(train(SHARP, ODD, untrained(SHARP), fabric=fabric))
 
     def stop(step: int) -> bool:
         if step == 7 and fabric.global_rank == 1:
@@ -573,6 +624,11 @@ def test_two_processes_give_the_weights_of_one(name: str, two: list[dict[str, An
             for key, values in one.items():
                 assert torch.equal(values[0::2], a[key])
                 assert torch.equal(values[1::2], b[key])
+
+
+def test_two_sharpness_aware_processes_each_look_around_on_their_own_share(two: list[dict[str, Any]]) -> None:
+    assert same(two[0]["sam"], two[1]["sam"])
+    assert_close(two[0]["sam"], weights(literal_sam(SHARP, ODD, processes=2)))
 
 
 def test_a_signal_to_one_process_stops_both_and_they_resume(two: list[dict[str, Any]]) -> None:

@@ -92,6 +92,17 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class SAMConfig:
+    rho: float = 0.1
+    """Radius of the neighbourhood whose worst loss is minimised."""
+    adaptive: bool = False
+    """Measure the neighbourhood relative to each weight."""
+
+    def problems(self) -> list[str]:
+        return [] if 0 < self.rho < math.inf else [f"sam.rho must be positive and finite, got {self.rho}"]
+
+
+@dataclass(frozen=True)
 class ScheduleConfig:
     name: Literal["constant", "multistep", "cosine"] = "cosine"
     milestones: tuple[int, ...] = ()
@@ -175,6 +186,8 @@ class Config:
     film: FiLMConfig | None = field(default_factory=FiLMConfig)
     """None hides lambda from the model ("LCT without FiLM", Eq. 8). Ignored where no hyperparameter varies."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    sam: SAMConfig | None = None
+    """Sharpness-aware minimization around the optimizer: two passes a step."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     epochs: int = 100
     batch_size: int = 128
@@ -190,7 +203,8 @@ class Config:
         if self.lambdas is None:
             object.__setattr__(self, "lambdas", default_space(self.loss) if self.loss in FAMILIES else LambdaSpace())
         problems = Problems()
-        for part in (self.model, self.film, self.optimizer, self.schedule, self.averaging, self.early_stopping):
+        parts = (self.model, self.film, self.optimizer, self.sam, self.schedule, self.averaging, self.early_stopping)
+        for part in parts:
             problems.add(*(part.problems() if part is not None else ()))
         if self.loss not in FAMILIES:
             problems.add(f"there is no loss {self.loss!r}{did_you_mean(self.loss, FAMILIES)}")

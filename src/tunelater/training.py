@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import math
 import os
 import signal
@@ -32,6 +33,7 @@ from tunelater.film import LossConditional
 from tunelater.losses import LossFamily, loss_family
 from tunelater.metrics import evaluate, metric
 from tunelater.problems import InputError, Problems
+from tunelater.sam import SAM
 from tunelater.scoring import score
 
 CHECKPOINT = "checkpoint.pt"
@@ -104,7 +106,11 @@ def train(
     folder = Path(folder) if folder is not None else None
 
     module = model.to(fabric.device)
-    wrapped, optimizer = fabric.setup(module, _optimizer(config.optimizer, module))
+    base = _optimizer(config.optimizer, module)
+    sam = SAM(base, module, rho=config.sam.rho, adaptive=config.sam.adaptive) if config.sam is not None else None
+    wrapped, optimizer = fabric.setup(module, sam or base)
+    if sam is not None and fabric.world_size > 1:
+        sam.first_pass = functools.partial(fabric.no_backward_sync, wrapped)
     averaged = _averaged(config, module)
     data, validation = splits.train.to(fabric.device), splits.validation.to(fabric.device)
     steps_per_epoch = math.ceil(len(data) / config.batch_size)
