@@ -79,7 +79,7 @@ def fit(
 
         settings = _settings(config, loss, lam or [], epochs, seed)
         fractions = _fractions(split)
-        with _progress("Training", "epochs", settings.epochs if settings else epochs or 100) as advance:
+        with _progress("Training", "epochs at most", settings.epochs if settings else epochs or 100) as advance:
             run = run_fit(
                 data,
                 target=target,
@@ -222,9 +222,9 @@ def demo(
 ) -> None:
     """Train on a real thyroid screening table, choose three operating points, and compare on the test rows."""
     with _reported():
-        from tunelater.demo import run_demo
+        from tunelater.demo import EPOCHS, run_demo
 
-        with _progress("Training", "epochs", None) as advance:
+        with _progress("Training", "epochs at most", EPOCHS) as advance:
             result = run_demo(out, seed=seed, force=force, on_epoch=advance)
         typer.echo(result)
 

@@ -32,6 +32,8 @@ from tunelater.workflow import fit
 TARGET, POSITIVE = "diagnosis", "hypothyroid"
 FRACTIONS = (0.5, 0.25, 0.25)
 SCREENING_PRIOR = 0.01
+EPOCHS = 2 * Config().epochs
+"""Of two trainings, each of which may stop earlier."""
 
 MEASURED = ("TSH", "T3", "TT4", "T4U", "FTI", "TBG")
 COLUMNS = (

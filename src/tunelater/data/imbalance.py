@@ -5,7 +5,9 @@ Whatever draws rows by their class belongs here: the splits, and sub-sampling to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,68 @@ def split_rows(
         _check_split_groups(split_of_row, class_of_row, group_of_row, classes, sizes, problems)
         problems.raise_if_any()
     return {name: np.flatnonzero(split_of_row == i) for i, name in enumerate(_SPLITS)}
+
+
+def subsample(target: Sequence[int] | np.ndarray, beta: float, *, seed: int) -> np.ndarray:
+    """Rows of a training set whose imbalance ratio n_-/n_+ is beta (the paper's Table 12).
+
+    The positives, class 1, become the minority, however many there are: all n_- negatives stay, with
+    n_+ = floor(n_- / beta) positives. Where there are fewer positives than that, all of them stay, with
+    n_- = floor(beta n_+) negatives.
+
+    For training rows only: a validation or test set keeps the sizes of its classes.
+
+    For one target and seed the rows are nested: the positives at a higher beta are a part of those at a lower one, and
+    the negatives at a lower beta a part of those at a higher one.
+
+    Args:
+        target: (N,) classes, 0 or 1.
+        beta: the imbalance ratio, at least 1. It counts as the decimal number that it is written as.
+        seed: the same seed gives the same rows; at least 0.
+
+    Returns:
+        Sorted row indices, int64.
+
+    Raises:
+        InputError: targets that are not of two classes, beta out of range, or so high that no positive stays.
+    """
+    problems = Problems()
+    problems.check(seed >= 0, f"seed must be at least 0, got {seed}")
+    problems.add(*problems_of_beta(beta))
+    target = np.asarray(target)
+    _check_binary(target, problems)
+    problems.raise_if_any()
+    negative, positive = np.flatnonzero(target == 0), np.flatnonzero(target == 1)
+    # As a float, 1.1 is a little more than 1.1, and floor(11 / 1.1) would be 9.
+    ratio = Fraction(str(float(beta)))
+    n_positive = min(len(positive), len(negative) // ratio)
+    problems.check(
+        n_positive > 0,
+        f"beta must leave a positive, got {beta:g} for {_members(0, len(negative), True)}; "
+        f"it can be at most {len(negative):,}",
+    )
+    problems.raise_if_any()
+    n_negative = len(negative) if n_positive == len(negative) // ratio else math.floor(ratio * n_positive)
+    rng = np.random.default_rng(seed)
+    kept = [rng.permutation(positive)[:n_positive], rng.permutation(negative)[:n_negative]]
+    return np.sort(np.concatenate(kept))
+
+
+def problems_of_beta(beta: float) -> list[str]:
+    """What keeps a number from being an imbalance ratio."""
+    return [] if math.isfinite(beta) and beta >= 1 else [f"beta is n_-/n_+, a finite number from 1 on, got {beta:g}"]
+
+
+def _check_binary(target: np.ndarray, problems: Problems) -> None:
+    if target.ndim != 1 or not len(target) or target.dtype.kind not in "iub":
+        problems.add(f"target must hold one class a row, 0 or 1, got shape {target.shape} of {target.dtype}")
+        return
+    classes = np.unique(target).astype(np.int64)
+    if not _is_binary(classes):
+        problems.add(f"target must hold the classes 0 and 1, got {', '.join(map(str, classes[:5]))}")
+    elif len(classes) < 2:
+        told = _members(classes[0], len(target), True)
+        problems.add(f"target must have rows of both classes, got {told} and no other")
 
 
 def problems_of_fractions(fractions: Sequence[float]) -> list[str]:
