@@ -16,7 +16,7 @@ LAYERS = [
     ["film", "metrics", "sam"],
     ["config"],
     ["models", "data.splits", "data.imbalance"],
-    ["data.cells"],
+    ["data.cells", "data.benchmarks"],
     ["data.reading"],
     ["data.tables"],
     ["data.preprocessing"],

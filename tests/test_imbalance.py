@@ -1,4 +1,4 @@
-"""Splits: each row once, each class in each, no group torn apart."""
+"""Splits: each row once, each class in each, no group torn apart. Sub-sampling: the ratio asked for, nested."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tables import problems_of
-from tunelater.data.imbalance import split_rows
+from tunelater.data.imbalance import split_rows, subsample
 
 
 @st.composite
@@ -113,3 +113,79 @@ def test_splits_that_cannot_be_are_refused(arguments: dict[str, Any], words: lis
     told = "\n".join(problems_of(lambda: split_rows(given_y, **arguments)))
     for word in words:
         assert word in told
+
+
+# ------------------------------------------------------------------------------------------------------- sub-sampling
+
+
+def two_classes(n_negative: int, n_positive: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(np.repeat([0, 1], [n_negative, n_positive]))
+
+
+@given(
+    n=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    hundredths=st.lists(st.integers(100, 2_000), min_size=2, max_size=2).map(sorted),
+    seed=st.integers(0, 5),
+)
+def test_subsampling_reaches_beta_with_as_many_rows_as_it_can(
+    n: tuple[int, int], hundredths: list[int], seed: int
+) -> None:
+    target = two_classes(*n)
+    kept = []
+    for h in hundredths:
+        beta = h / 100
+        if n[0] * 100 < h:
+            assert "must leave a positive" in problems_of(lambda beta=beta: subsample(target, beta, seed=seed))[0]
+            return
+        rows = subsample(target, beta, seed=seed)
+        assert (np.diff(rows) > 0).all()
+        np.testing.assert_array_equal(rows, subsample(target, beta, seed=seed))
+        n_negative, n_positive = np.bincount(target[rows], minlength=2)
+        enough = n[1] >= n[0] * 100 // h
+        assert n_positive == (n[0] * 100 // h if enough else n[1])
+        assert n_negative == (n[0] if enough else n[1] * h // 100)
+        kept.append({k: set(rows[target[rows] == k]) for k in (0, 1)})
+    low, high = kept
+    assert high[1] <= low[1]
+    assert low[0] <= high[0]
+
+
+def test_subsampling_takes_class_one_as_the_minority_whatever_its_size() -> None:
+    target = two_classes(10, 90)
+    assert np.bincount(target[subsample(target, 2, seed=0)]).tolist() == [10, 5]
+
+
+def test_other_seeds_keep_other_positives() -> None:
+    target = two_classes(1000, 1000)
+    one, other = (
+        set(subsample(target, 10, seed=seed)[target[subsample(target, 10, seed=seed)] == 1]) for seed in (0, 1)
+    )
+    assert one != other
+
+
+def test_beta_is_the_decimal_that_was_written() -> None:
+    for n_negative, beta, n_positive in ((11, 1.1, 10), (33, 3.3, 10), (1140, 11.4, 100)):
+        target = two_classes(n_negative, 200)
+        assert target[subsample(target, beta, seed=0)].sum() == n_positive
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"beta": 0.99}, ["from 1 on, got 0.99"]),
+        ({"beta": np.nan, "seed": -1}, ["from 1 on, got nan", "seed must be at least 0, got -1"]),
+        ({"beta": np.inf}, ["finite number from 1 on, got inf"]),
+        ({"beta": 10.5}, ["must leave a positive, got 10.5 for 10 negatives; it can be at most 10"]),
+        ({"target": [0, 0, 0]}, ["both classes, got 3 negatives and no other"]),
+        ({"target": [1], "beta": 0}, ["both classes, got 1 positive and no other", "got 0"]),
+        ({"target": [0, 1, 2]}, ["classes 0 and 1, got 0, 1, 2"]),
+        ({"target": []}, ["one class a row"]),
+        ({"target": [[0, 1]]}, ["one class a row", "(1, 2)"]),
+        ({"target": [0.0, 1.0]}, ["one class a row", "float64"]),
+    ],
+)
+def test_subsampling_that_cannot_be_is_refused(arguments: dict[str, Any], words: list[str]) -> None:
+    given_arguments = {"target": [0] * 10 + [1] * 5, "beta": 2.0, "seed": 0} | arguments
+    told = problems_of(lambda: subsample(**given_arguments))
+    for word in words:
+        assert word in "\n".join(told)

@@ -95,7 +95,7 @@ def test_one_lambda_and_lambdas_off_the_grid_are_tables_too() -> None:
     for i in range(len(whole)):
         alone = score(model, data, {name: values[i : i + 1] for name, values in grid.items()}, family)
         np.testing.assert_allclose(alone.log_odds[0], whole.log_odds[i], rtol=1e-5, atol=1e-5)
-    outside = {"gamma": np.array([0.5, 0.0]), "tau": np.array([-1.0, 9.0])}
+    outside = {"gamma": np.array([0.5, 0.0]), "tau": np.array([8.0, 9.0])}
     scores = score(model, data, outside, family)
     np.testing.assert_allclose(scores.log_odds, one_pass_each(model, data, outside, family, True), rtol=1e-4, atol=1e-4)
 

@@ -159,6 +159,10 @@ def test_test_split_is_refused_unless_told() -> None:
         ({}, ["say one of maximize, minimize and cost, got none"]),
         ({"maximize": "f1", "minimize": "brier"}, ["got maximize and minimize"]),
         ({"maximize": "precison"}, ["did you mean 'precision'"]),
+        ({"maximize": "recall@precision>=0.9"}, ["ask for 'recall', subject to 'precision>=0.9'"]),
+        ({"maximize": "best_f1"}, ["ask for 'f1'"]),
+        ({"cost": "fn=50"}, ["costs are given for", "fn=50"]),
+        ({"cost": {"fn": "x"}}, ["costs are numbers"]),
         ({"maximize": "brier"}, ["brier is something to minimize"]),
         ({"minimize": "recall"}, ["recall is something to maximize"]),
         ({"cost": {"fn": -1, "fp": 1}}, ["cost fn must be 0 or more", "got -1"]),
@@ -184,10 +188,21 @@ def test_json_round_trip_and_foreign_files(tmp_path: Path) -> None:
     point = OperatingGrid(scores(), prior=0.03).select(cost=Cost(fn=50, fp=1), subject_to="recall>=0.5")
     point.save(tmp_path / "point.json")
     assert OperatingPoint.load(tmp_path / "point.json") == point
+
+    def changed(**values: object) -> str:
+        return json.dumps(json.loads(point.to_json()) | values)
+
     for text, words in [
         ("not json", "is JSON"),
         ("[1]", "has format"),
         (json.dumps({"format": "tunelater.operating_point/1"}), "lacks 'lam'"),
+        (changed(lam=[1, 2]), "'lam' of an operating point is an object"),
+        (changed(prior="x"), "'prior' of an operating point is a number in"),
+        (changed(log_odds_threshold=float("nan")), "is a finite number"),
+        (changed(metrics={"recall": [1]}), "'metrics' of an operating point"),
+        (changed(needs=[]), "'needs' of an operating point is an object"),
+        (changed(model=None), "'model' of an operating point"),
+        (changed(threshold=0.123), "must be one threshold"),
     ]:
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(InputError, match=words):
@@ -225,7 +240,14 @@ def _coverage(metric: str, prior: float | None, repeats: int = 150) -> float:
     alerts = point.decide(big.log_odds[0], big.prior)
     r, f = alerts[big.target == 1].mean(), alerts[big.target == 0].mean()
     pi = 0.1 if prior is None else prior
-    truth = {"recall": r, "fpr": f, "precision": r * pi / (r * pi + f * (1 - pi))}[metric]
+    p = 1 / (1 + np.exp(-big.at_prior(point.prior).log_odds[0].astype(float)))
+    truth = {
+        "recall": r,
+        "fpr": f,
+        "precision": r * pi / (r * pi + f * (1 - pi)),
+        "alert_rate": r * pi + f * (1 - pi),
+        "brier": pi * ((p - 1)[big.target == 1] ** 2).mean() + (1 - pi) * (p[big.target == 0] ** 2).mean(),
+    }[metric]
     inside = 0
     for k in range(repeats):
         e = assess(point, fresh(1000 + k, 400))[metric]
@@ -233,9 +255,12 @@ def _coverage(metric: str, prior: float | None, repeats: int = 150) -> float:
     return inside / repeats
 
 
-@pytest.mark.parametrize(("metric", "prior"), [("recall", None), ("fpr", None), ("precision", 0.02)])
+@pytest.mark.parametrize(
+    ("metric", "prior"),
+    [("recall", None), ("fpr", None), ("precision", 0.02), ("precision", None), ("alert_rate", None), ("brier", None)],
+)
 def test_intervals_cover_what_they_promise(metric: str, prior: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunelater.tuning.REPORTED_OF_LAMBDA", ("auc",))  # the slow part, not under test here
+    monkeypatch.setattr("tunelater.tuning.REPORTED_OF_LAMBDA", ("brier",))  # the slow part, not under test here
     assert _coverage(metric, prior) >= 0.90  # 0.95 less three standard errors of 150 repetitions
 
 

@@ -107,9 +107,7 @@ def score(
     Raises:
         InputError: hyperparameters that the loss needs and `lambdas` lacks.
     """
-    missing = [name for name in family.hyperparameters if name not in lambdas]
-    if missing:
-        raise InputError(f"the lambdas to score lack {', '.join(missing)}, which loss {family.name!r} needs")
+    _check_lambdas(lambdas, family)
     device = next(model.parameters()).device
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -128,6 +126,21 @@ def score(
     weight = None if data.weight is None else data.weight.cpu().double().numpy()
     target = data.target.cpu().numpy().astype(np.int8)
     return Scores(log_odds, target, lambdas, family.prior, weight, split, model_id)
+
+
+def _check_lambdas(lambdas: Lambdas, family: LossFamily) -> None:
+    problems = Problems()
+    missing = [name for name in family.hyperparameters if name not in lambdas]
+    problems.check(not missing, f"the lambdas to score lack {', '.join(missing)}, which loss {family.name!r} needs")
+    for name, values in lambdas.items():
+        if name not in family.hyperparameters:
+            known = ", ".join(family.hyperparameters) or "none"
+            problems.add(f"loss {family.name!r} has no hyperparameter {name!r}; its hyperparameters are: {known}")
+            continue
+        low, high = family.hyperparameters[name]
+        bad = [float(v) for v in np.ravel(values) if not low <= v <= high]
+        problems.check(not bad, f"{name} of loss {family.name!r} must lie in [{low:g}, {high:g}], got {bad[:3]}")
+    problems.raise_if_any()
 
 
 @dataclass(frozen=True)

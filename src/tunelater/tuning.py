@@ -33,6 +33,7 @@ from tunelater.metrics import (
     metric,
     per_lambda,
     prior_weight,
+    recall,
     sample_scores,
     threshold_metric,
 )
@@ -89,10 +90,15 @@ class Cost:
         if isinstance(costs, Cost):
             return costs
         known = [f.name for f in dataclasses.fields(cls)]
-        unknown = costs.keys() - set(known)
-        if unknown:
-            raise InputError(f"costs are given for {', '.join(known)}; got {', '.join(sorted(unknown))}")
-        return cls(**{name: float(value) for name, value in costs.items()})
+        if not isinstance(costs, Mapping) or costs.keys() - set(known):
+            got = ", ".join(sorted(costs.keys() - set(known))) if isinstance(costs, Mapping) else repr(costs)
+            raise InputError(f"costs are given for {', '.join(known)}; got {got}")
+        try:
+            return cls(**{name: float(value) for name, value in costs.items()})
+        except (TypeError, ValueError) as error:
+            raise (
+                error if isinstance(error, InputError) else InputError(f"costs are numbers, got {dict(costs)}")
+            ) from None
 
     def values(self, c: Curve) -> Floats:
         """The expected cost of a case at each threshold."""
@@ -151,13 +157,12 @@ class OperatingPoint:
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             got = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
             raise InputError(f"an operating point has format {FORMAT!r}, got {got!r}; make one with `tunelater tune`")
+        problems = _problems_of_point(raw)
+        if problems:
+            raise InputError(problems)
         known = {f.name for f in dataclasses.fields(cls)}
-        problems = Problems()
-        for name in ("lam", "threshold", "log_odds_threshold", "prior"):
-            problems.check(name in raw, f"the operating point lacks {name!r}")
-        problems.raise_if_any()
         values = {name: value for name, value in raw.items() if name in known}
-        values["metrics"] = {name: Estimate(*value) for name, value in values.get("metrics", {}).items()}
+        values["metrics"] = {name: Estimate(*value) for name, value in raw.get("metrics", {}).items()}
         return cls(**values)
 
     def save(self, path: str | Path) -> None:
@@ -174,6 +179,45 @@ class OperatingPoint:
             return cls.from_json(path.read_text(encoding="utf-8"))
         except (InputError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: {error}") from None
+
+
+def _problems_of_point(raw: Mapping[str, Any]) -> list[str]:
+    """What keeps a parsed JSON object from being an operating point."""
+
+    def number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+    rules: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "lam": ("an object of finite numbers", lambda v: isinstance(v, dict) and all(map(number, v.values()))),
+        "threshold": ("a number in [0, 1]", lambda v: number(v) and 0 <= v <= 1),
+        "log_odds_threshold": ("a finite number", number),
+        "prior": ("a number in (0, 1)", lambda v: number(v) and 0 < v < 1),
+        "model": ("a model's identity", lambda v: isinstance(v, str)),
+        "needs": ("an object", lambda v: isinstance(v, dict)),
+        "metrics": (
+            "an object of [value, low, high]",
+            lambda v: (
+                isinstance(v, dict)
+                and all(isinstance(e, list) and len(e) == 3 and all(map(number, e)) for e in v.values())
+            ),
+        ),
+    }
+    problems = Problems()
+    for name, (rule, holds) in rules.items():
+        if name in raw:
+            problems.check(holds(raw[name]), f"{name!r} of an operating point is {rule}, got {raw[name]!r}")
+        else:
+            problems.check(name in ("needs", "metrics"), f"the operating point lacks {name!r}")
+    if not problems and abs(_sigmoid(raw["log_odds_threshold"]) - raw["threshold"]) > 1e-6:
+        problems.add(
+            f"threshold {raw['threshold']} and log_odds_threshold {raw['log_odds_threshold']} of an operating point must"
+            " be one threshold; decisions are taken on the second"
+        )
+    return list(problems)
+
+
+def _sigmoid(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-max(log_odds, -700.0)))
 
 
 @dataclass(frozen=True)
@@ -239,8 +283,17 @@ class OperatingGrid:
         whole = self._whole(objective) if isinstance(objective, Metric) else None
         shift = logit(self._prior) - logit(self.scores.prior)
         candidates = per_lambda(
-            lambda i: _best_of(curve_at(i), objective, constraints, whole, -shift, i), len(self.scores)
+            lambda i: (
+                _best_of(curve_at(i), objective, constraints, i)
+                if isinstance(objective, ThresholdMetric)
+                else self._nearest_to_half(curve_at(i), constraints, -shift, i)
+            ),
+            len(self.scores),
         )
+        if whole is not None:
+            merits = whole if objective.higher_is_better else -whole
+            candidates = [c and c._replace(merit=float(merits[c.at])) for c in candidates]
+            candidates = [None if c is None or math.isnan(c.merit) else c for c in candidates]
         found = [c for c in candidates if c is not None]
         if not found:
             raise Infeasible(_attainable(curve_at, len(self.scores), constraints))
@@ -253,7 +306,7 @@ class OperatingGrid:
         log_odds = 0.0 if best.lowest is None else _between(best.lowest, s.log_odds[best.at]) + shift
         point = OperatingPoint(
             lam=s.lam(best.at),
-            threshold=1 / (1 + math.exp(-max(log_odds, -700.0))),
+            threshold=_sigmoid(log_odds),
             log_odds_threshold=log_odds,
             prior=self._prior,
             needs={name: need for name, need in needs.items() if need},
@@ -282,6 +335,26 @@ class OperatingGrid:
             return c if self.prior is None else c.at_prior(self.prior)
 
         return curve
+
+    def _nearest_to_half(
+        self, c: Curve, constraints: Sequence[Constraint], half: float, index: int
+    ) -> _Candidate | None:
+        """Probability 0.5 where the constraints allow it, else the allowed threshold nearest to it; without a merit
+        yet.
+
+        Args:
+            half: the log-odds at the scores' prior at which the probability at the deployment prior is 0.5.
+        """
+        s = self.scores
+        weight = np.ones(len(s.target)) if s.weight is None else s.weight
+        at_half = _confusion(weight, s.target, s.log_odds[index] >= half, self.prior)
+        if _feasible(at_half, constraints).all():
+            return _Candidate(index, None, 0.0, float(recall(at_half)[0]))
+        allowed = np.flatnonzero(_feasible(c, constraints))
+        if not len(allowed):
+            return None
+        nearest = allowed[np.argmin(np.abs(c.threshold[allowed] - half))]
+        return _Candidate(index, float(c.threshold[nearest]), 0.0, float(c.tp[nearest] / c.positives))
 
     def _whole(self, objective: Metric) -> Floats:
         s = self.scores
@@ -346,20 +419,17 @@ def compare(
         got = [point.needs.get(need) for point, _ in (a, b)]
         problems.check(got[0] == got[1], f"comparing needs points of one {need}, got {got[0]} and {got[1]}")
     problems.raise_if_any()
-    target, weight = a[1].target, a[1].weight
-    rng = keyed_rng(seed, "bootstrap")
-    prior = a[0].needs.get("prior")
-    resampled = np.empty((n + 1, len(target)))
-    for c in (1, 0):
-        members = np.flatnonzero(target == c)
-        base = np.ones(len(members)) if weight is None else weight[members]
-        share = None if prior is None else (prior if c else 1 - prior)
-        observed = base[None] if share is None else base[None] * (share / base.sum())
-        resampled[:, members] = np.concatenate([observed, _resampled(rng, n, base, share)])
-    difference = _values(a, name, resampled) - _values(b, name, resampled)
+    labels, weight, prior = Labels.of(a[1].target), a[1].weight, a[0].needs.get("prior")
+
+    def difference(w: Floats) -> Floats:
+        return _values(a, name, w) - _values(b, name, w)
+
+    base = np.ones(len(labels.sign)) if weight is None else weight
+    observed = difference((base if prior is None else prior_weight(a[1].target, base, prior))[None])
+    replicates = _under_resampling(difference, labels, weight, prior, n, seed)
     tail = (1 - confidence) / 2 * 100
-    low, high = np.percentile(difference[1:], [tail, 100 - tail])
-    return Estimate(float(difference[0]), float(low), float(high))
+    low, high = np.percentile(replicates, [tail, 100 - tail])
+    return Estimate(float(observed[0]), float(low), float(high))
 
 
 def _values(of: tuple[OperatingPoint, Scores], name: str, weights: Floats) -> Floats:
@@ -425,7 +495,31 @@ def _needs(
     return objective, constraints
 
 
+def problems_of_needs(
+    *,
+    maximize: str | None = None,
+    minimize: str | None = None,
+    cost: Cost | Mapping[str, float] | None = None,
+    subject_to: str | Sequence[str] = (),
+    prior: float | None = None,
+) -> list[str]:
+    """Everything wrong with what `select` would be asked for, before there are scores to ask it of."""
+    problems = Problems()
+    problems.check(prior is None or 0 < prior < 1, f"a prior lies in (0, 1), got {prior}")
+    try:
+        _needs(maximize, minimize, cost, subject_to)
+    except InputError as error:
+        problems.add(*error.problems)
+    return list(problems)
+
+
 def _objective(name: str) -> ThresholdMetric | Metric:
+    inner, _, constraint = name.removeprefix("best_").partition("@")
+    if name.startswith("best_") or (constraint and inner != "partial_auc"):
+        how = f", subject to {constraint!r}" if constraint else ""
+        raise InputError(
+            f"{name!r} already is the best over thresholds: ask for {inner!r}{how}, which finds the threshold"
+        )
     try:
         return threshold_metric(name)
     except InputError as unknown:
@@ -443,26 +537,11 @@ def _feasible(c: Curve, constraints: Sequence[Constraint]) -> NDArray[np.bool_]:
     return allowed
 
 
-def _best_of(
-    c: Curve,
-    objective: ThresholdMetric | Metric,
-    constraints: Sequence[Constraint],
-    whole: Floats | None,
-    half: float,
-    index: int,
-) -> _Candidate | None:
-    """The best threshold of one lambda, or None where none is allowed; `half` is where the probability is 0.5."""
+def _best_of(c: Curve, objective: ThresholdMetric, constraints: Sequence[Constraint], index: int) -> _Candidate | None:
+    """The best threshold of one lambda, or None where none is allowed."""
     allowed = np.flatnonzero(_feasible(c, constraints))
     if not len(allowed):
         return None
-    if whole is not None:
-        lowest, recall = None, 0.0
-        if constraints:
-            nearest = allowed[np.argmin(np.abs(c.threshold[allowed] - half))]
-            lowest, recall = float(c.threshold[nearest]), float(c.tp[nearest] / c.positives)
-        merit = float(whole[index]) if objective.higher_is_better else -float(whole[index])
-        return None if math.isnan(merit) else _Candidate(index, lowest, merit, recall)
-    assert isinstance(objective, ThresholdMetric)
     merits = objective.values(c)[allowed] * (1 if objective.higher_is_better else -1)
     last = len(merits) - 1 - int(np.argmax(merits[::-1]))  # the laxest of equals: it has the higher recall
     best = allowed[last]
@@ -516,10 +595,11 @@ def _estimates(
 ) -> dict[str, Estimate]:
     """Every metric of a point on samples, with intervals.
 
-    Metrics of the threshold: a Bayesian bootstrap of the two error rates with Jeffreys' prior, recall ~ Beta(tp + 1/2,
-    fn + 1/2) and likewise for the negatives (counts scaled to the effective number of samples where there are weights).
-    Unlike resampling it does not collapse to a point where no error was seen. Metrics of the lambda: a bootstrap of the
-    samples, stratified by class.
+    Metrics of the threshold come from draws of the two error rates from their posteriors under Jeffreys' prior, recall
+    ~ Beta(tp + 1/2, fn + 1/2) and likewise for the negatives (counts scaled to the effective number of samples where
+    there are weights): unlike resampling, these do not collapse to a point where no error was seen. Metrics of the
+    lambda come from a bootstrap of the samples within each class. Where no prior is stated, the share of positives is
+    uncertain too and is drawn likewise; at a stated prior it is fixed.
     """
     s = scores.at_prior(point.prior)
     log_odds, target = s.log_odds[index], s.target
@@ -563,15 +643,20 @@ def _single(tp: Floats, fp: Floats, weight: Floats, target: NDArray, prior: floa
 def _drawn_confusion(
     weight: Floats, target: NDArray, alerts: NDArray[np.bool_], prior: float | None, seed: int, n: int = 4000
 ) -> Curve:
+    """(n,) confusion shares under draws of both rates, and of the share of positives where no prior is stated."""
     rng = keyed_rng(seed, "bootstrap")
-    drawn = []
-    for c in (1, 0):
-        w = weight[target == c]
-        share = float(w[alerts[target == c]].sum() / w.sum())
-        effective = float(w.sum() ** 2 / (w**2).sum())  # Kish
-        rate = rng.beta(share * effective + 0.5, (1 - share) * effective + 0.5, n)
-        drawn.append(rate * w.sum())
-    return _single(drawn[0], drawn[1], weight, target, prior)
+    rates = [_drawn_share(rng, weight[target == c], alerts[target == c], n) for c in (1, 0)]
+    share = _drawn_share(rng, weight, target == 1, n) if prior is None else np.full(n, prior)
+    tp, fp, nothing = rates[0] * share, rates[1] * (1 - share), np.zeros(n)
+    return Curve(nothing, tp, fp, tp, fp, nothing, share, 1 - share)
+
+
+def _drawn_share(rng: np.random.Generator, weight: Floats, yes: NDArray[np.bool_], n: int) -> Floats:
+    """(n,) draws of the weighted share of `yes` from its posterior under Jeffreys' prior, with Kish's effective
+    size."""
+    effective = float(weight.sum() ** 2 / (weight**2).sum())
+    share = float(weight[yes].sum() / weight.sum())
+    return rng.beta(share * effective + 0.5, (1 - share) * effective + 0.5, n)
 
 
 def bootstrap(
@@ -584,32 +669,47 @@ def bootstrap(
     n: int = 1000,
     seed: int = 0,
 ) -> Floats:
-    """(n, metrics) values of whole-lambda metrics under resampling of the samples, stratified by class.
+    """(n, metrics) values of whole-lambda metrics under resampling of the samples within each class.
 
-    Replicates are weights, not copies: the scores are sorted once, and some hundred replicates go through at a time.
+    Replicates are weights, not copies: the scores are ranked once, and some hundred replicates go through at a time.
     """
     labels = Labels.of(target)
     ranking, losses = Ranking(scores, labels), sample_scores(scores, labels.sign)
-    base = np.ones(len(target)) if weight is None else weight
-    at_once = max(1, min(n, 2_000_000 // len(target)))
 
-    def replicates(chunk: int) -> Floats:
-        rng = keyed_rng(seed, "bootstrap", chunk + 1)
-        rows = min(at_once, n - chunk * at_once)
-        w = np.empty((rows, len(target)))
-        for c, members in enumerate((labels.positive, labels.negative)):
-            share = None if prior is None else (prior if c == 0 else 1 - prior)
-            w[:, members] = _resampled(rng, rows, base[members], share)
+    def values(w: Floats) -> Floats:
         curve, total = ranking.curve(w), w.sum(axis=-1, keepdims=True)
         columns = [m.of_curve(curve) if m.of_curve else w @ losses[m.proper].numpy()[:, None] / total for m in wanted]
         return np.concatenate(columns, axis=-1)
 
-    return np.concatenate(per_lambda(replicates, math.ceil(n / at_once)))
+    return _under_resampling(values, labels, weight, prior, n, seed)
 
 
-def _resampled(rng: np.random.Generator, rows: int, weight: Floats, share: float | None) -> Floats:
-    """(rows, N) weights of samples drawn with replacement, each row scaled to sum to `share`."""
-    n = len(weight)
+def _under_resampling(
+    values: Callable[[Floats], Floats], labels: Labels, weight: Floats | None, prior: float | None, n: int, seed: int
+) -> Floats:
+    """`values` of (replicates, N) weights, for n bootstrap replicates in pieces of bounded memory.
+
+    Samples are drawn within each class; the share of positives is the prior, or drawn where none is stated.
+    """
+    size = len(labels.sign)
+    base = np.ones(size) if weight is None else weight
+    at_once = max(1, min(n, 2_000_000 // size))
+
+    def piece(chunk: int) -> Floats:
+        rng = keyed_rng(seed, "bootstrap", chunk + 1)
+        rows = min(at_once, n - chunk * at_once)
+        positives = _drawn_share(rng, base, labels.sign < 0, rows) if prior is None else np.full(rows, prior)
+        w = np.empty((rows, size))
+        for members, share in ((labels.positive, positives), (labels.negative, 1 - positives)):
+            w[:, members] = _resampled(rng, base[members], share)
+        return values(w)
+
+    return np.concatenate(per_lambda(piece, math.ceil(n / at_once)))
+
+
+def _resampled(rng: np.random.Generator, weight: Floats, share: Floats) -> Floats:
+    """(replicates, N) weights of samples drawn with replacement, each row scaled to sum to its share."""
+    n, rows = len(weight), len(share)
     drawn = rng.integers(0, n, (rows, n)) + n * np.arange(rows)[:, None]
     w = np.bincount(drawn.reshape(-1), minlength=rows * n).reshape(rows, n) * weight
-    return w if share is None else w * (share / w.sum(axis=-1, keepdims=True))
+    return w * (share[:, None] / np.maximum(w.sum(axis=-1, keepdims=True), 1e-300))
