@@ -195,7 +195,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "lambda range": (
         {"loss": "focal", "lambdas": LambdaSpace(alpha=Uniform(0.5, 1.5), phi=1)},
-        f"alpha of loss 'focal' must lie in [0, 1], got {Uniform(0.5, 1.5)}",
+        f"alpha of loss 'focal' must lie in [0.001, 0.999], got {Uniform(0.5, 1.5)}",
     ),
     "no lambdas": (
         {"loss": "cross_entropy", "lambdas": LambdaSpace(tau=1)},
@@ -280,7 +280,7 @@ def test_all_that_is_wrong_with_a_text_is_reported_at_once() -> None:
             'loss = "focall"\nlambdas = 3',
             ["lambdas: needs a table of distributions, got 3", "there is no loss 'focall'"],
         ),
-        ('loss = "focal"\nlambdas = {alpha = 2, phi = 1}', ["alpha of loss 'focal' must lie in [0, 1]"]),
+        ('loss = "focal"\nlambdas = {alpha = 2, phi = 1}', ["alpha of loss 'focal' must lie in [0.001, 0.999]"]),
     ],
 )
 def test_a_broken_loss_or_space_does_not_make_the_other_look_wrong(toml: str, problems: list[str]) -> None:

@@ -25,7 +25,7 @@ def test_demo_prints_a_table_with_verdicts_and_leaves_everything(tmp_path: Path)
     text = result.stdout
     for need in NEEDS:
         assert need in text
-    rows = re.findall(r"^  (.+?) {2,}(-?\d\.\d+) \[(-?\d\.\d+), (-?\d\.\d+)\]", text, flags=re.MULTILINE)
+    rows = re.findall(r"^  (?!  )(.+?) {2,}(-?\d\.\d+) \[(-?\d\.\d+), (-?\d\.\d+)\]", text, flags=re.MULTILINE)
     assert [name for name, *_ in rows] == [*METHODS] * len(NEEDS)
     assert all(float(low) <= float(value) <= float(high) for _, value, low, high in rows)
     verdicts = re.findall(

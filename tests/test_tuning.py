@@ -16,7 +16,7 @@ from tunelater.distributions import LambdaSpace, Linear
 from tunelater.losses import logit
 from tunelater.problems import InputError
 from tunelater.scoring import Scores
-from tunelater.tuning import Cost, Infeasible, OperatingGrid, OperatingPoint, assess
+from tunelater.tuning import Cost, Infeasible, OperatingGrid, OperatingPoint, assess, compare
 
 SPACE = LambdaSpace(gamma=0.1, tau=Linear(0, 3, 0.33))
 
@@ -82,6 +82,82 @@ def test_select_equals_a_search_over_everything(
     if constraint is not None:
         achieved = point.metrics[constraint[0]].value
         assert achieved >= constraint[1] if constraint[0] == "recall" else achieved <= constraint[1]
+
+
+@pytest.mark.parametrize(
+    ("need", "bands"),
+    [
+        ({"maximize": "precision", "subject_to": "alert_rate>=0.3"}, {"alert_rate": (0.3, 1)}),
+        ({"maximize": "precision", "subject_to": ["alert_rate>=0.1", "alert_rate<=0.2"]}, {"alert_rate": (0.1, 0.2)}),
+        ({"maximize": "precision", "subject_to": ["fpr>=0.05"]}, {"fpr": (0.05, 1)}),
+        ({"maximize": "precision", "subject_to": ["recall<=0.5", "recall>=0.2"]}, {"recall": (0.2, 0.5)}),
+    ],
+)
+def test_bands_and_floors_on_alerts_search_every_score(need: dict, bands: dict[str, tuple[float, float]]) -> None:
+    s = scores(n=150, lambdas=2, positives=0.05)
+    rows = []
+    for row in s.log_odds:
+        for t in [np.inf, *np.unique(row)]:
+            d = row >= t
+            tp, fp = (d & (s.target == 1)).sum(), (d & (s.target == 0)).sum()
+            m = {"alert_rate": d.mean(), "fpr": fp / (s.target == 0).sum(), "recall": tp / (s.target == 1).sum()}
+            if all(low <= m[k] <= high for k, (low, high) in bands.items()):
+                rows.append(tp / max(tp + fp, 1))
+    assert OperatingGrid(s).select(**need).metrics["precision"].value == pytest.approx(max(rows))
+
+
+def _point_and_scores(
+    log_odds: NDArray, target: NDArray, needs: dict, threshold: float = 0.0
+) -> tuple[OperatingPoint, Scores]:
+    s = Scores(log_odds[None].astype(np.float32), target.astype(np.int8), {}, 0.1, split="test")
+    point = OperatingPoint({}, 1 / (1 + np.exp(-threshold)), threshold, needs.get("prior", 0.1), needs=needs)
+    return point, s
+
+
+@pytest.mark.parametrize("needs", [{}, {"prior": 0.02}])
+@pytest.mark.parametrize("name", ["precision", "recall", "cost", "brier", "log_loss"])
+def test_comparing_is_the_difference_of_what_assess_says_and_antisymmetric(name: str, needs: dict) -> None:
+    rng = np.random.default_rng(0)
+    target = (rng.random(600) < 0.1).astype(int)
+    x = rng.normal(size=600) + 2 * target - 1
+    needs = needs | {"cost": {"fn": 50, "fp": 1}}
+    a = _point_and_scores(x, target, needs)
+    b = _point_and_scores(x + rng.normal(size=600), target, needs)
+    d, reverse = compare(a, b, name), compare(b, a, name)
+    assert d.value == pytest.approx(assess(*a)[name].value - assess(*b)[name].value, abs=1e-6)
+    assert reverse.value == pytest.approx(-d.value)
+    assert d.low <= d.value <= d.high
+    same = compare(a, a, name)
+    assert same.value == 0
+    assert same.low <= 0 <= same.high
+
+
+def test_agreement_without_errors_is_not_proof_of_a_difference() -> None:
+    """Two models that differ by chance alone: few false verdicts, also where no positive was missed."""
+    rng = np.random.default_rng(1)
+    verdicts = 0
+    for _ in range(150):
+        target = np.repeat([1, 0], [20, 400])
+        common = rng.normal(size=420)
+        needs = {"cost": {"fn": 50, "fp": 1}}
+        a, b = (
+            _point_and_scores(3 * target - 1.2 + 0.95 * common + 0.3 * rng.normal(size=420), target, needs)
+            for _ in range(2)
+        )
+        d = compare(a, b, "cost")
+        verdicts += d.low > 0 or d.high < 0
+    assert verdicts / 150 < 0.08
+
+
+def test_comparing_other_samples_or_needs_is_refused() -> None:
+    target = np.repeat([1, 0], [5, 20])
+    a = _point_and_scores(np.arange(25.0), target, {"prior": 0.1})
+    with pytest.raises(InputError, match="same samples"):
+        compare(a, _point_and_scores(np.arange(25.0), target[::-1], {"prior": 0.1}), "recall")
+    with pytest.raises(InputError, match="one prior"):
+        compare(a, _point_and_scores(np.arange(25.0), target, {"prior": 0.2}), "recall")
+    with pytest.raises(InputError, match="chosen for costs"):
+        compare(a, a, "cost")
 
 
 def test_minimizing_brier_picks_the_lambda_whose_probabilities_fit_the_prior() -> None:

@@ -207,14 +207,15 @@ class WeightedCrossEntropy(LossFamily):
 class Focal(LossFamily):
     """alpha-balanced focal loss, -alpha_y (1 - p_y)^phi log p_y (Eq. 2; Lin et al. 2017).
 
-    Two classes: alpha_+ = alpha, alpha_- = 1 - alpha. K classes: alpha is a tensor of K (or N x K) positive weights.
+    Two classes: alpha_+ = alpha, alpha_- = 1 - alpha; at 0 or 1 one class would not count, and no link could tell it. K
+    classes: alpha is a tensor of K (or N x K) positive weights.
 
     Its minimiser is not the posterior, but maps to it: with g(p) = p / ((1-p)^phi - phi (1-p)^(phi-1) p log p), P(c|x)
     is proportional to g(p_c) / alpha_c (Charoenphakdee et al., CVPR 2021, for alpha constant).
     """
 
     name: ClassVar[str] = "focal"
-    hyperparameters: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (0.0, 1.0), "phi": (0.0, math.inf)}
+    hyperparameters: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (1e-3, 1 - 1e-3), "phi": (0.0, math.inf)}
     neutral: ClassVar[Mapping[str, float]] = {"alpha": 0.5, "phi": 0.0}
 
     def loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:

@@ -8,6 +8,9 @@ find each negative's place among the positives, which is fast exactly where posi
 Scores are logits (log-odds), never saturated probabilities: a float32 softmax turns many scores into exactly 1.0, and
 the ties change every ranking metric.
 
+That holds under floors on what should be high and ceilings on what should be low. Other constraints (`alert_rate>=0.1`)
+need every score as a threshold: `Ranking.full_curve`.
+
 Names: `auc`, `average_precision`, `brier`, `log_loss`; `best_f1`, `best_balanced_accuracy`, ... (the best over
 thresholds of any `THRESHOLD_METRICS`, with `f2`, `f0.5` for other F-beta); `precision@recall>=0.9` (the best of one
 threshold metric under a floor or ceiling on another); `partial_auc@fpr<=0.1`.
@@ -126,6 +129,7 @@ class Ranking:
 
     def __init__(self, scores: ArrayLike, target: ArrayLike | Labels) -> None:
         scores, labels = np.asarray(scores), Labels.of(target)
+        self._scores = scores
         s_pos = scores[labels.positive]
         order = np.argsort(s_pos)
         self._positive, self._negative = labels.positive[order], labels.negative
@@ -155,6 +159,24 @@ class Ranking:
             weight=_with_ends(0, w_pos, 0),
             positives=float(positives[0]) if single else positives,
             negatives=float(negatives[0]) if single else negatives,
+        )
+
+    def full_curve(self, weight: NDArray[np.floating] | None = None) -> Curve:
+        """The curve with every distinct score as a threshold, whatever its class, under sample weights (N,)."""
+        w = np.ones(len(self._scores)) if weight is None else weight.astype(np.float64)
+        order = argsort(self._scores)[::-1]
+        scores, w, positive = self._scores[order], w[order], np.isin(order, self._positive)
+        last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of each run of equal scores
+        tp, fp = (np.append(0.0, np.cumsum(w * of_class)[last]) for of_class in (positive, ~positive))
+        return Curve(
+            threshold=np.append(np.inf, scores[last].astype(np.float64)),
+            tp=tp,
+            fp=fp,
+            tp_above=np.append(0.0, tp[:-1]),
+            fp_above=np.append(0.0, fp[:-1]),
+            weight=np.diff(tp, prepend=0.0),
+            positives=float(tp[-1]),
+            negatives=float(fp[-1]),
         )
 
     def _by_slot(self, weight: NDArray[np.floating] | None) -> Floats:
@@ -377,6 +399,12 @@ class Constraint:
             raise InputError(f"{metric.name} lies in [{low}, 1], so no bound can be {bound:g} (in {text!r})")
         return cls(metric, match[2], bound)
 
+    @property
+    def is_demanding(self) -> bool:
+        """Whether it is a floor on what should be high or a ceiling on what should be low, so that a lower threshold
+        that adds nothing but false positives never helps to meet it."""
+        return (self.relation == ">=") == self.metric.higher_is_better
+
     def holds(self, values: Floats) -> NDArray[np.bool_]:
         """Where values meet the constraint, to rounding of weighted sums."""
         return values >= self.bound - 1e-12 if self.relation == ">=" else values <= self.bound + 1e-12
@@ -484,6 +512,10 @@ def metric(name: str) -> Metric:
         return Metric(name, lambda c: _best(inner, inner.values(c)), higher_is_better=inner.higher_is_better)
     if "@" in name:
         inner, constraint = threshold_metric(name.split("@")[0]), Constraint.parse(name.split("@", 1)[1])
+        if not constraint.is_demanding:
+            raise InputError(
+                f"the constraint in {name!r} must be a floor on what should be high or a ceiling on what should be low"
+            )
         return Metric(name, lambda c: _best_under(inner, constraint, c), higher_is_better=inner.higher_is_better)
     known = [*_WHOLE, *(f"best_{m}" for m in THRESHOLD_METRICS), "precision@recall>=0.9", "partial_auc@fpr<=0.1"]
     raise InputError(f"there is no metric {name!r} of a lambda{did_you_mean(name, known)}")

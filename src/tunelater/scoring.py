@@ -115,7 +115,8 @@ def score(
         with torch.inference_mode():
             heads = head_grid(model, lambdas, family, link=link)
             log_odds = np.empty((heads.size, len(data)), np.float32)
-            for rows in _chunks(len(data), heads.size, memory_mb):
+            numbers = data.inputs(slice(0, 1)).numel()
+            for rows in _chunks(len(data), heads.size, numbers, memory_mb):
                 features = model.features(data.inputs(rows).to(device))
                 for block in _blocks(rows):
                     piece = features[block.start - rows.start : block.stop - rows.start]
@@ -186,8 +187,9 @@ def _blocks(rows: slice, size: int = 1024) -> list[slice]:
     return [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
 
 
-def _chunks(n: int, n_lambdas: int, memory_mb: int) -> list[slice]:
-    """Pieces of the samples whose margins, their link and the trunk's activations stay within the budget."""
-    per_sample = 4 * (10 * n_lambdas + 1024)  # the focal link holds ten numbers a margin
+def _chunks(n: int, n_lambdas: int, numbers: int, memory_mb: int) -> list[slice]:
+    """Pieces of the samples whose margins and their link stay within the budget, and so do the trunk's activations if
+    they are no more than some 64 times as many as the `numbers` of an input."""
+    per_sample = 4 * (10 * n_lambdas + max(1024, 64 * numbers))  # the focal link holds ten numbers a margin
     rows = max(1, min(8192, memory_mb * 2**20 // per_sample))
     return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]

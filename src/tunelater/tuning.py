@@ -210,7 +210,7 @@ def _problems_of_point(raw: Mapping[str, Any]) -> list[str]:
             problems.check(name in ("needs", "metrics"), f"the operating point lacks {name!r}")
     if not problems and abs(_sigmoid(raw["log_odds_threshold"]) - raw["threshold"]) > 1e-6:
         problems.add(
-            f"threshold {raw['threshold']} and log_odds_threshold {raw['log_odds_threshold']} of an operating point must"
+            f"threshold {raw['threshold']} and log_odds_threshold {raw['log_odds_threshold']} of a point must"
             " be one threshold; decisions are taken on the second"
         )
     return list(problems)
@@ -279,7 +279,7 @@ class OperatingGrid:
             Infeasible: no operating point meets the constraints; says what is attainable.
         """
         objective, constraints = _needs(maximize, minimize, cost, subject_to)
-        curve_at = self._curves()
+        curve_at = self._curves(every_score=not all(c.is_demanding for c in constraints))
         whole = self._whole(objective) if isinstance(objective, Metric) else None
         shift = logit(self._prior) - logit(self.scores.prior)
         candidates = per_lambda(
@@ -326,12 +326,13 @@ class OperatingGrid:
         weight = np.ones(len(self.scores.target)) if self.scores.weight is None else self.scores.weight
         return float(weight[self.scores.target == 1].sum() / weight.sum())
 
-    def _curves(self) -> Callable[[int], Curve]:
+    def _curves(self, every_score: bool) -> Callable[[int], Curve]:
         """The curve of a lambda, its counts as shares at the deployment prior where one is stated."""
         s, labels = self.scores, Labels.of(self.scores.target)
 
         def curve(i: int) -> Curve:
-            c = Ranking(s.log_odds[i], labels).curve(s.weight)
+            ranking = Ranking(s.log_odds[i], labels)
+            c = ranking.full_curve(s.weight) if every_score else ranking.curve(s.weight)
             return c if self.prior is None else c.at_prior(self.prior)
 
         return curve
@@ -377,16 +378,12 @@ def assess(point: OperatingPoint, scores: Scores, *, confidence: float = 0.95, s
         InputError: scores of another model, or of other lambdas.
     """
     problems = Problems()
-    same = not point.model or not scores.model or point.model == scores.model
-    problems.check(same, f"the operating point belongs to model {point.model}, the scores to model {scores.model}")
-    index = next((i for i in range(len(scores)) if _same_lambda(scores.lam(i), point.lam)), None)
-    problems.check(index is not None, f"the scores do not contain the point's lambda {dict(point.lam)}")
+    index = _index(point, scores, problems)
     for c in (0, 1):
         problems.check(
             bool((scores.target == c).any()), f"assessing needs samples of both classes, got none of class {c}"
         )
     problems.raise_if_any()
-    assert index is not None
     return _estimates(point, scores, index, point.needs.get("prior"), confidence, seed)
 
 
@@ -401,50 +398,85 @@ def compare(
 ) -> Estimate:
     """How much more of a metric operating point `a` achieves than `b` on the same labelled samples.
 
-    The samples are resampled within each class, the same for both, so what the two have in common cancels (a paired
-    bootstrap). Differences are of the metric as it is: negative is better for a cost or a Brier score.
+    The comparison is paired: what the two points have in common cancels. Threshold metrics come from draws of the joint
+    cells of their decisions, the others from a bootstrap of the samples within each class. Differences are of the
+    metric as it is: negative is better for a cost or a Brier score.
 
     Args:
-        a, b: points with scores of one lambda each, of the same samples in the same order, at one prior.
+        a, b: points with scores that contain their lambda, of the same samples in the same order, at one prior.
         name: a threshold metric, `cost` where both points were chosen for the same costs, `brier` or `log_loss`.
 
     Raises:
         InputError: other samples, different priors or costs, or a metric that this is not made for.
     """
     problems = Problems()
-    problems.check(
-        np.array_equal(a[1].target, b[1].target), "comparing needs scores of the same samples in the same order"
-    )
+    for mine, theirs, what in ((a[1].target, b[1].target, "samples"), (a[1].weight, b[1].weight, "weights")):
+        problems.check(np.array_equal(mine, theirs), f"comparing needs scores of the same {what} in the same order")  # type: ignore[arg-type]
     for need in ("prior", "cost"):
         got = [point.needs.get(need) for point, _ in (a, b)]
         problems.check(got[0] == got[1], f"comparing needs points of one {need}, got {got[0]} and {got[1]}")
+    if name == "cost":
+        problems.check("cost" in a[0].needs, "comparing costs needs points that were chosen for costs")
+    rows = [_index(point, scores, problems) for point, scores in (a, b)]
     problems.raise_if_any()
     labels, weight, prior = Labels.of(a[1].target), a[1].weight, a[0].needs.get("prior")
-
-    def difference(w: Floats) -> Floats:
-        return _values(a, name, w) - _values(b, name, w)
-
     base = np.ones(len(labels.sign)) if weight is None else weight
-    observed = difference((base if prior is None else prior_weight(a[1].target, base, prior))[None])
-    replicates = _under_resampling(difference, labels, weight, prior, n, seed)
-    tail = (1 - confidence) / 2 * 100
-    low, high = np.percentile(replicates, [tail, 100 - tail])
-    return Estimate(float(observed[0]), float(low), float(high))
-
-
-def _values(of: tuple[OperatingPoint, Scores], name: str, weights: Floats) -> Floats:
-    """A metric of a point under each row of weights (replicates, N)."""
-    point, scores = of
-    s = scores.at_prior(point.prior)
     if name in ("brier", "log_loss"):
-        losses = sample_scores(s.log_odds[0], Labels.of(s.target).sign)[metric(name).proper].numpy()
-        return weights @ losses / weights.sum(-1)
-    of_threshold = Cost.parse(point.needs["cost"]).metric() if name == "cost" else threshold_metric(name)
-    alerts, positive = point.decide(s.log_odds[0], point.prior), s.target == 1
-    tp, fp = weights @ (alerts & positive).astype(float), weights @ (alerts & ~positive).astype(float)
-    nothing = np.zeros_like(tp)
-    positives, negatives = weights @ positive.astype(float), weights @ (~positive).astype(float)
-    return of_threshold.values(Curve(nothing, tp, fp, tp, fp, nothing, positives, negatives))
+        losses = [_losses(point, scores, row, name) for (point, scores), row in zip((a, b), rows, strict=True)]
+        shifted = base if prior is None else prior_weight(a[1].target, base, prior)
+        gap = losses[0] - losses[1]
+        observed = float(shifted @ gap / shifted.sum())
+        draws = _under_resampling(lambda w: w @ gap / w.sum(-1), labels, weight, prior, n, seed)
+    else:
+        of_threshold = Cost.parse(a[0].needs["cost"]).metric() if name == "cost" else threshold_metric(name)
+        alerts = [p.decide(s.log_odds[row], s.prior) for (p, s), row in zip((a, b), rows, strict=True)]
+        first, second = (of_threshold.values(_confusion(base, a[1].target, alert, prior)) for alert in alerts)
+        observed = float(first[0] - second[0])
+        first, second = map(of_threshold.values, _drawn_pair(base, a[1].target, alerts, prior, seed, n))
+        draws = first - second
+    tail = (1 - confidence) / 2 * 100
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return Estimate(observed, min(float(low), observed), max(float(high), observed))
+
+
+def _index(point: OperatingPoint, scores: Scores, problems: Problems) -> int:
+    """Where a point's lambda is among scores of its own model."""
+    same = not point.model or not scores.model or point.model == scores.model
+    problems.check(same, f"the operating point belongs to model {point.model}, the scores to model {scores.model}")
+    index = next((i for i in range(len(scores)) if _same_lambda(scores.lam(i), point.lam)), None)
+    problems.check(index is not None, f"the scores do not contain the point's lambda {dict(point.lam)}")
+    return index or 0
+
+
+def _losses(point: OperatingPoint, scores: Scores, row: int, name: str) -> Floats:
+    """(N,) what each sample adds to the Brier score or log-loss, at the point's prior."""
+    log_odds = scores.log_odds[row] + (logit(point.prior) - logit(scores.prior))
+    return sample_scores(log_odds, Labels.of(scores.target).sign)[metric(name).proper].numpy()
+
+
+def _drawn_pair(
+    weight: Floats, target: NDArray, alerts: Sequence[NDArray[np.bool_]], prior: float | None, seed: int, n: int
+) -> list[Curve]:
+    """(n,) confusion shares of two decisions on the same samples.
+
+    Within each class the four cells (both alert, one, the other, none) are drawn from their posterior under Jeffreys'
+    prior, so that what the two agree on cancels, and agreement on a few samples is not taken for agreement on all.
+    """
+    rng = keyed_rng(seed, "bootstrap")
+    rates = []
+    for c in (1, 0):
+        w, (first, second) = weight[target == c], (alert[target == c] for alert in alerts)
+        cells = np.array([w[first & second].sum(), w[first & ~second].sum(), w[~first & second].sum(), 0.0])
+        cells[3] = w.sum() - cells.sum()
+        effective = float(w.sum() ** 2 / (w**2).sum())
+        drawn = rng.dirichlet(np.maximum(cells, 0) / w.sum() * effective + 0.5, n)
+        rates.append((drawn[:, 0] + drawn[:, 1], drawn[:, 0] + drawn[:, 2]))
+    share = _drawn_share(rng, weight, target == 1, n) if prior is None else np.full(n, prior)
+    curves = []
+    for i in range(2):
+        tp, fp, nothing = rates[0][i] * share, rates[1][i] * (1 - share), np.zeros(n)
+        curves.append(Curve(nothing, tp, fp, tp, fp, nothing, share, 1 - share))
+    return curves
 
 
 def _same_lambda(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
@@ -548,14 +580,17 @@ def _best_of(c: Curve, objective: ThresholdMetric, constraints: Sequence[Constra
     return _Candidate(index, float(c.threshold[best]), float(merits[last]), float(c.tp[best] / c.positives))
 
 
+BEYOND = 1e6
+"""Log-odds that no score reaches: the threshold of alerting on nobody, and negative, on everybody."""
+
+
 def _between(lowest: float, log_odds: NDArray[np.floating]) -> float:
     """A threshold halfway from the lowest score alerted on to the next below: the same decisions, whatever the rounding
-    of another machine. One beyond the scores where everybody or nobody is alerted on."""
+    of another machine."""
+    if math.isinf(lowest):
+        return BEYOND
     spared = log_odds[log_odds < lowest]
-    if not len(spared):
-        return lowest - 1.0
-    top = float(spared.max())
-    return top + 1.0 if math.isinf(lowest) else top + (lowest - top) / 2
+    return lowest / 2 + float(spared.max()) / 2 if len(spared) else -BEYOND
 
 
 def _attainable(curve_at: Callable[[int], Curve], n: int, constraints: Sequence[Constraint]) -> list[str]:
@@ -601,10 +636,10 @@ def _estimates(
     lambda come from a bootstrap of the samples within each class. Where no prior is stated, the share of positives is
     uncertain too and is drawn likewise; at a stated prior it is fixed.
     """
-    s = scores.at_prior(point.prior)
-    log_odds, target = s.log_odds[index], s.target
-    weight = np.ones(len(target)) if s.weight is None else s.weight
-    alerts = point.decide(log_odds, point.prior)
+    target = scores.target
+    log_odds = scores.log_odds[index] + (logit(point.prior) - logit(scores.prior))
+    weight = np.ones(len(target)) if scores.weight is None else scores.weight
+    alerts = point.decide(scores.log_odds[index], scores.prior)
     tail = (1 - confidence) / 2 * 100
     names = {**THRESHOLD_METRICS}
     if "cost" in point.needs:
