@@ -186,7 +186,7 @@ def _report(
             verdicts.append(_verdict(name, other, compare(chosen[METHODS[0]], chosen[other], name)))
     lines += [
         "",
-        "LCT against the others on the same test rows (difference, 95% interval of a paired bootstrap):",
+        "LCT against the others on the same test rows (difference, with a paired 95% interval):",
         *verdicts,
     ]
     lines += [
