@@ -57,11 +57,11 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_the_whole_job(table: Path, tmp_path: Path) -> None:
     (tmp_path / "quick.toml").write_text(QUICK.to_toml())
-    run, point, result = tmp_path / "run", tmp_path / "point.json", tmp_path / "alerts.csv"
+    run, point, result = tmp_path / "my run", tmp_path / "point.json", tmp_path / "alerts.csv"
     fit = ["fit", table, "--target", TARGET, "--positive", POSITIVE, "--out", run, "--config", tmp_path / "quick.toml"]
     code, out, _ = tunelater(*fit)
     assert code == 0
-    assert f"tunelater tune {run}" in out
+    assert f"tunelater tune '{run}'" in out
     need = ["--maximize", "precision", "--subject-to", "recall>=0.9"]
     code, out, _ = tunelater("tune", run, table, *need, "--out", point)
     assert code == 0
@@ -71,6 +71,7 @@ def test_the_whole_job(table: Path, tmp_path: Path) -> None:
     code, out, _ = tunelater("evaluate", run, table, "--at", point)
     assert code == 0
     assert "95% interval" in out
+    assert f"{Run.load(run).data['splits']['test']['rows']} test rows" in out
     code, out, _ = tunelater("predict", run, table, "--at", point, "--out", result, "--keep", "age", "--keep", "sex")
     assert code == 0
     alerts = (pd.read_csv(result)["prediction"] == POSITIVE).sum()
@@ -224,9 +225,10 @@ def test_bad_predict_input(run: Run, table: Path, frame: pd.DataFrame, tmp_path:
     assert code == 2
     assert "does not exist" in err
     assert "norun" in err
-    code, _, err = tunelater("predict", run.path, table, "--at", point, "--out", point)
+    code, _, err = tunelater("predict", run.path, table, "--at", point, "--out", point, "--force")
     assert code == 2
-    assert "--force" in err
+    assert "must end in .csv, .parquet, .pq" in err
+    assert "what predicting reads" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["foreign.json", "new.csv", "point.json"]
 
 
@@ -239,3 +241,43 @@ def test_extrapolation_is_said_aloud(run: Run, table: Path, tmp_path: Path) -> N
     code, _, err = tunelater("predict", run.path, table, "--at", point, "--out", tmp_path / "o.csv")
     assert code == 0
     assert "outside of the range" in err
+
+
+def test_all_problems_of_options_and_files_at_once(run: Run, tmp_path: Path) -> None:
+    code, _, err = tunelater(
+        "fit", tmp_path / "nofile.csv", "--target", "y", "--positive", "1", "--lambda", "tua=1", "--epochs", "0",
+        "--split", "a,b", "--out", tmp_path / "nodir" / "x",
+    )  # fmt: skip
+    assert code == 2
+    for words in ("no such file", "did you mean 'tau'", "epochs must be", "three shares", "nodir/x does not exist"):
+        assert words in err, err
+    code, _, err = tunelater("tune", tmp_path / "norun", tmp_path / "nofile.csv", "--cost", "x", "--prior", "2")
+    assert code == 2
+    assert len(err.splitlines()) == 4
+    for words in ("norun does not exist", "no such file", "fn=50,fp=1", "a prior lies in"):
+        assert words in err
+    code, _, err = tunelater("evaluate", run.path, tmp_path / "nofile.csv", "--at", tmp_path / "nopoint.json")
+    assert code == 2
+    for words in ("no such file", "no operating point"):
+        assert words in err
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (OSError(28, "No space left on device", "x.csv"), "error: reading or writing failed: [Errno 28] No space"),
+        (MemoryError(), "fewer lambdas (--grid)"),
+        (KeyboardInterrupt(), "stopped; nothing was written"),
+    ],
+)
+def test_failures_of_the_machine_are_one_line(
+    run: Run, table: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, words: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("tunelater.workflow.tune", fail)
+    code, _, err = tunelater("tune", run.path, table, "--maximize", "f1")
+    assert code == (130 if isinstance(failure, KeyboardInterrupt) else 2)
+    assert words in err
+    assert len(err.splitlines()) == 1

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import tunelater
@@ -20,7 +22,7 @@ from tunelater.data import tables
 from tunelater.data.reading import read_table
 from tunelater.demo import POSITIVE, TARGET
 from tunelater.problems import DoubtfulInputWarning, InputError
-from tunelater.runs import Run
+from tunelater.runs import LOCK, Run, building, output_problems
 from tunelater.tuning import OperatingPoint
 from tunelater.workflow import evaluate, fit, predict, tune
 
@@ -126,10 +128,15 @@ def test_test_rows_are_chosen_on_only_when_told(run: Run, table: Path) -> None:
 
 
 def test_rows_that_were_trained_on_are_recognised_in_another_table(run: Run, frame: pd.DataFrame) -> None:
-    some = frame.iloc[np.concatenate([run.rows["train"][:40], run.rows["test"]])]
-    with pytest.warns(DoubtfulInputWarning, match=r"\d+ of \d+ rows equal rows that the model was trained on"):
-        point = tune(run, some, **NEED)
+    shuffled = frame.sample(frac=1, random_state=0)
+    with pytest.warns(DoubtfulInputWarning, match=r"\d+ of 3163 rows equal train rows .* equal test rows .* left out"):
+        point = tune(run, shuffled, **NEED)
     assert point.split == "given"
+    assert len(run.rows["validation"]) - 100 < point.n <= len(run.rows["validation"])
+    with pytest.warns(DoubtfulInputWarning, match="rows equal train rows"):
+        assert tune(run, shuffled, allow_test=True, **NEED).n > point.n
+    with pytest.raises(InputError, match="none is of class 0, 1: give rows"):
+        tune(run, frame.iloc[run.rows["train"]], **NEED)
 
 
 def test_reweighting_in_place_of_a_prior(run: Run, table: Path) -> None:
@@ -148,7 +155,8 @@ def test_predict_writes_what_scoring_says_in_order(
     source = tmp_path / f"new{suffix}"
     new = frame.drop(columns=[TARGET]).assign(extra="ignored", case=np.arange(len(frame)))
     new.to_csv(source, index=False) if suffix == ".csv" else new.to_parquet(source)
-    done = predict(run, source, at=point, out=tmp_path / f"out{suffix}", keep=["case"])
+    with pytest.warns(DoubtfulInputWarning, match="not have are ignored: 'extra'$"):
+        done = predict(run, source, at=point, out=tmp_path / f"out{suffix}", keep=["case"])
     result = pd.read_csv(done.out) if suffix == ".csv" else pd.read_parquet(done.out)
     assert result.columns.tolist() == ["case", "probability", "log_odds", "prediction", "extrapolated"]
     assert result["case"].astype(int).tolist() == list(range(len(frame)))
@@ -183,7 +191,8 @@ def test_unseen_categories_and_missing_values_are_scored(
     new["sex"] = "unknown to the model"
     new["TSH"] = np.nan
     new.to_csv(tmp_path / "new.csv", index=False)
-    done = predict(run, tmp_path / "new.csv", at=tune(run, table, **NEED), out=tmp_path / "out.csv")
+    with pytest.warns(DoubtfulInputWarning, match=r"1 in column 'sex' \(30 rows\)"):
+        done = predict(run, tmp_path / "new.csv", at=tune(run, table, **NEED), out=tmp_path / "out.csv")
     assert np.isfinite(pd.read_csv(done.out)["log_odds"]).all()
 
 
@@ -256,6 +265,8 @@ def test_sample_weights_reach_training_and_tuning(frame: pd.DataFrame) -> None:
     n = run.data["splits"]["train"]
     assert run.data["class_counts"] == [n["rows"] - n["positives"], 4 * n["positives"]]
     assert "w" not in run.schema.columns
+    with pytest.warns(DoubtfulInputWarning, match="weights 'w', which this table lacks"):
+        tune(run, frame, maximize="f1")
     point = tune(run, weighted, maximize="f1")
     positives = run.data["splits"]["validation"]["positives"]
     rows = run.data["splits"]["validation"]["rows"]
@@ -327,3 +338,113 @@ def test_predict_needs_memory_for_a_piece_only(run: Run, table: Path, tmp_path: 
     file_mb = (tmp_path / "big.csv").stat().st_size / 2**20
     assert file_mb > 100
     assert peaks[1] - peaks[0] < 150 * 1024  # KiB; 1.4 million more rows as a data frame take some 700 MB
+
+
+def test_kept_parquet_columns_come_out_exactly(run: Run, table: Path, frame: pd.DataFrame, tmp_path: Path) -> None:
+    point = tune(run, table, **NEED)
+    n = len(frame)
+    case = pa.array([None if i % 3 else 2**60 + i for i in range(n)], pa.int64())
+    amount = pa.array([f"{i}.50" for i in range(n)]).cast(pa.decimal128(12, 2))
+    whole = pa.Table.from_pandas(frame.drop(columns=[TARGET]), preserve_index=False)
+    whole = whole.append_column("case", case).append_column("amount", amount).append_column("list", pa.array([[1]] * n))
+    pq.write_table(whole, tmp_path / "new.parquet")
+    keep = ["case", "amount", "list"]
+    result = pq.read_table(predict_quietly(run, tmp_path / "new.parquet", point, tmp_path / "o.parquet", keep))
+    assert result.select(keep).equals(whole.select(keep).replace_schema_metadata(None))
+    lines = predict_quietly(run, tmp_path / "new.parquet", point, tmp_path / "o.csv", keep[:2]).read_text().splitlines()
+    assert [line.split(",")[0] for line in lines[1:4]] == [str(2**60), "", ""]
+    with pytest.raises(InputError) as error:
+        predict(run, tmp_path / "new.parquet", at=point, out=tmp_path / "p.csv", keep=["list", "log_odds"])
+    assert "'list' of the type list" in str(error.value)
+    assert "own column 'log_odds'" in str(error.value)
+
+
+def predict_quietly(run: Run, data: Path, point: OperatingPoint, out: Path, keep: list[str]) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtfulInputWarning)
+        return predict(run, data, at=point, out=out, keep=keep).out
+
+
+def test_results_replace_no_inputs_and_no_foreign_files(run: Run, table: Path, tmp_path: Path) -> None:
+    data, point = tmp_path / "cases.csv", tmp_path / "point.json"
+    shutil.copy(table, data)
+    tune(run, data, out=point, **NEED)
+    tune(run, data, out=point, force=True, **NEED)
+    for out, words in [(data, "what predicting reads"), (tmp_path / "o.csv.gz", "must end in .csv, .parquet, .pq")]:
+        with pytest.raises(InputError, match=words):
+            predict(run, data, at=point, out=out, force=True)
+    (tmp_path / "thesis.json").write_text("{}")
+    for out, words in [(data, "the table to choose on"), (tmp_path / "thesis.json", "not an operating point")]:
+        with pytest.raises(InputError, match=words):
+            tune(run, data, out=out, force=True, **NEED)
+    assert data.read_bytes() == table.read_bytes()
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "cannot be written to" in output_problems(tmp_path / "x", force=False, folder=True)[0]
+
+
+def test_a_failed_fit_leaves_nothing_and_a_second_one_is_refused(frame: pd.DataFrame, tmp_path: Path) -> None:
+    def second(_: object) -> None:
+        quiet_fit(frame, target=TARGET, positive=POSITIVE, out=tmp_path / "run", config=QUICK)
+
+    with pytest.raises(InputError, match=rf"being made by another fit \(process {os.getpid()}\)"):
+        quiet_fit(frame, target=TARGET, positive=POSITIVE, out=tmp_path / "run", config=QUICK, on_epoch=second)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    (tmp_path / ".run.partial").mkdir()
+    for pid in (child.pid, os.getpid()):
+        (tmp_path / ".run.partial" / LOCK).write_text(str(pid))
+        with pytest.raises(KeyboardInterrupt), building(tmp_path / "run", "a") as folder:
+            raise KeyboardInterrupt
+        assert [p.name for p in folder.iterdir()] == ["identity"]
+    (folder / LOCK).write_text(str(os.getppid()))
+    with pytest.raises(InputError, match="another fit"), building(tmp_path / "run", "b"):
+        pass
+    assert (folder / "identity").read_text() == "a"
+
+
+def test_sigterm_leaves_no_part_of_a_prediction(run: Run, table: Path, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        predict(
+            run, table, at=tune(run, table, **NEED), out=tmp_path / "o.csv",
+            on_rows=lambda _: os.kill(os.getpid(), signal.SIGTERM),
+        )  # fmt: skip
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doubtful_and_wrong_arguments_of_fit(frame: pd.DataFrame) -> None:
+    negative = "negative"
+    with pytest.warns(DoubtfulInputWarning) as caught:
+        fit(frame, target=TARGET, positive=negative, config=dataclasses.replace(QUICK, epochs=1))
+    assert any("'negative' is the more frequent one" in str(w.message) for w in caught)
+    with pytest.raises(InputError, match=r"fraction of validation rows must be above 0, got 0\.8, 0, 0\.2"):
+        quiet_fit(frame, target=TARGET, positive=POSITIVE, fractions=(0.8, 0.0, 0.2))
+    with pytest.raises(InputError, match="another one than the target"):
+        quiet_fit(frame, target=TARGET, positive=POSITIVE, weight=TARGET)
+    weighted = frame.assign(w=(frame[TARGET] != POSITIVE).astype(float))
+    with pytest.raises(InputError) as error:
+        quiet_fit(weighted, target=TARGET, positive=POSITIVE, weight="w")
+    assert "train rows of class 1" in str(error.value)
+    assert "validation rows of class 1" in str(error.value)
+    with pytest.raises(InputError, match=r"row 1: 'nan'"):
+        quiet_fit(frame.assign(w=np.nan), target=TARGET, positive=POSITIVE, weight="w")
+
+
+def test_rows_alike_by_chance_are_not_left_out(frame: pd.DataFrame) -> None:
+    few = frame[["sex", "on_thyroxine", "goitre", TARGET]]
+    run = quiet_fit(few, target=TARGET, positive=POSITIVE, config=dataclasses.replace(QUICK, epochs=1))
+    with pytest.warns(DoubtfulInputWarning, match="they count, because many rows"):
+        assert tune(run, few[::-1], maximize="f1").n == len(few)
+
+
+def test_all_files_of_a_run_have_the_same_permissions(run: Run) -> None:
+    assert run.path is not None
+    assert len({p.stat().st_mode for p in run.path.iterdir() if p.is_file()}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunelater.problems import DoubtfulInputWarning, InputError
+from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 
 if TYPE_CHECKING:
     from tunelater.config import Config
@@ -74,11 +75,12 @@ def fit(
     part of the rows is held back to choose on (**tune**) and to report on (**evaluate**); both find it by themselves
     when given the same file.
     """
-    with _reported():
+    with _reported("stopped; the same command goes on from its last checkpoint"):
         from tunelater.workflow import fit as run_fit
 
-        settings = _settings(config, loss, lam or [], epochs, seed)
-        fractions = _fractions(split)
+        problems = Problems()
+        settings = _settings(config, loss, lam or [], epochs, seed, problems)
+        fractions = _fractions(split, problems)
         with _progress("Training", "epochs at most", settings.epochs if settings else epochs or 100) as advance:
             run = run_fit(
                 data,
@@ -91,12 +93,14 @@ def fit(
                 header=not no_header,
                 force=force,
                 on_epoch=lambda row: advance(int(row["epoch"])),
+                problems=list(problems),
             )
         shares = ", ".join(f"{n['rows']} {name} ({n['positives']} positive)" for name, n in run.data["splits"].items())
         typer.echo(f"Model {run.id}, trained on {len(run.schema.columns)} columns; rows: {shares}.")
         typer.echo(f"Run folder: {out}")
         typer.echo(
-            f"Next: tunelater tune {out} {data} --maximize precision --subject-to 'recall>=0.9' --out point.json"
+            f"Next: tunelater tune {_quoted(out)} {_quoted(data)} --maximize precision --subject-to 'recall>=0.9' "
+            "--out point.json"
         )
 
 
@@ -143,26 +147,28 @@ def tune(
     DATA are labelled rows. If it is the table that the run was fitted on, only the rows held back for choosing are
     used. Say one of --maximize, --minimize and --cost, and any number of constraints.
     """
-    with _reported():
+    with _reported(memory="try fewer lambdas (--grid) or fewer rows"):
         from tunelater.workflow import tune as run_tune
 
+        problems = Problems()
         point = run_tune(
             run,
             data,
             maximize=maximize,
             minimize=minimize,
-            cost=_costs(cost),
+            cost=_costs(cost, problems),
             subject_to=subject_to or [],
             prior=prior,
             grid=grid,
             out=out,
             force=force,
             allow_test=allow_test,
+            problems=list(problems),
         )
         _print_point(point)
         if out is not None:
             typer.echo(f"Operating point: {out}")
-            typer.echo(f"Next: tunelater predict {run} NEW.csv --at {out} --out alerts.csv")
+            typer.echo(f"Next: tunelater predict {_quoted(run)} NEW.csv --at {_quoted(out)} --out alerts.csv")
 
 
 @app.command(
@@ -176,11 +182,11 @@ def evaluate(run: RunArgument, data: DataArgument, at: At) -> None:
     training nor the choice has seen them.
     """
     with _reported():
-        from tunelater.tuning import OperatingPoint
-        from tunelater.workflow import evaluate as run_evaluate
+        from tunelater.workflow import evaluation
 
-        estimates = run_evaluate(run, data, at=at)
-        _print_estimates(f"Operating point {at} on {data}", OperatingPoint.load(at), estimates)
+        done = evaluation(run, data, at=at)
+        title = f"Operating point {at} on {done.n} {done.split} rows of {data}, {done.n_positive} of them positive"
+        _print_estimates(title, done.point, done.estimates)
 
 
 @app.command(
@@ -191,7 +197,7 @@ def predict(
     run: RunArgument,
     data: DataArgument,
     at: At,
-    out: Annotated[Path, typer.Option(help="Where to write the result: .csv, or .parquet.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Where to write the result: .csv, .parquet or .pq.", show_default=False)],
     keep: Annotated[
         list[str] | None,
         typer.Option(help="A column of DATA to copy into the result; may be repeated.", show_default=False),
@@ -238,8 +244,36 @@ def main() -> None:
 
 
 @contextmanager
-def _reported() -> Iterator[None]:
+def _reported(stopped: str = "stopped; nothing was written", memory: str = "try fewer rows") -> Iterator[None]:
     """Bad input as lines on standard error and exit code 2, doubtful input as warnings, no traceback for either."""
+    with _shown_warnings():
+        try:
+            yield
+        except InputError as error:
+            raise _ended(2, *(f"error: {problem}" for problem in error.problems)) from None
+        except KeyboardInterrupt:
+            raise _ended(130, stopped) from None
+        except MemoryError:
+            raise _ended(2, f"error: there is not enough memory; {memory}") from None
+        except OSError as error:
+            told = " ".join(str(error).split()) or type(error).__name__
+            raise _ended(2, f"error: reading or writing failed: {told}") from None
+        except RuntimeError as error:
+            if "allocate memory" in str(error):  # how torch says it
+                raise _ended(2, f"error: there is not enough memory; {memory}") from None
+            if type(error).__name__ != "TrainingDiverged":
+                raise
+            raise _ended(1, f"error: {error}") from None
+
+
+def _ended(code: int, *lines: str) -> typer.Exit:
+    for line in lines:
+        typer.echo(line, err=True)
+    return typer.Exit(code)
+
+
+@contextmanager
+def _shown_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", DoubtfulInputWarning)
         shown = warnings.showwarning
@@ -251,20 +285,11 @@ def _reported() -> Iterator[None]:
                 shown(message, category, *rest)
 
         warnings.showwarning = show  # type: ignore[assignment]
-        try:
-            yield
-        except InputError as error:
-            for problem in error.problems:
-                typer.echo(f"error: {problem}", err=True)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            typer.echo("stopped; the same command goes on from its last checkpoint", err=True)
-            raise typer.Exit(130) from None
-        except RuntimeError as error:
-            if type(error).__name__ != "TrainingDiverged":
-                raise
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from None
+        yield
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _warn(message: str) -> None:
@@ -291,56 +316,61 @@ def _progress(what: str, unit: str, total: int | None) -> Iterator[Callable[[int
 
 
 def _settings(
-    path: Path | None, loss: str | None, lams: list[str], epochs: int | None, seed: int | None
+    path: Path | None, loss: str | None, lams: list[str], epochs: int | None, seed: int | None, problems: Problems
 ) -> Config | None:
-    """The config file with the options on top; None where nothing is set, so that `fit` chooses."""
+    """The config file with the options on top; None where nothing is set, so that `fit` chooses, or on problems."""
     import dataclasses
 
-    from tunelater.config import Config, default_space, parse_distribution
+    from tunelater.config import Config
     from tunelater.distributions import LambdaSpace
-    from tunelater.losses import FAMILIES
-    from tunelater.problems import Problems
+    from tunelater.workflow import problems_of
 
     if path is None and loss is None and not lams and epochs is None and seed is None:
         return None
-    problems = Problems()
-    base = Config.read(path) if path is not None else Config()
+    base = Config()
+    with problems_of(problems):
+        base = Config.read(path) if path is not None else base
     changes: dict[str, Any] = {"epochs": epochs, "seed": seed, "loss": loss}
+    with problems_of(problems):
+        changes["lambdas"] = LambdaSpace(**_space(base, loss, lams, problems))
+        return dataclasses.replace(base, **{name: value for name, value in changes.items() if value is not None})
+    return None
+
+
+def _space(base: Config, loss: str | None, lams: list[str], problems: Problems) -> dict[str, Any]:
+    from tunelater.config import default_space, parse_distribution
+    from tunelater.losses import FAMILIES
+    from tunelater.workflow import problems_of
+
     space: dict[str, Any] = dict(base.lambdas)
     if loss is not None and loss != base.loss and loss in FAMILIES:
         space = dict(default_space(loss))
     for text in lams:
         name, equals, value = text.partition("=")
-        try:
+        with problems_of(problems):
             if not equals:
                 raise InputError(f"--lambda reads NAME=DISTRIBUTION, got {text!r}")
             space[name.strip()] = parse_distribution(value)
-        except InputError as error:
-            problems.add(*error.problems)
-    changes["lambdas"] = LambdaSpace(**space)
-    try:
-        settings = dataclasses.replace(base, **{name: value for name, value in changes.items() if value is not None})
-    except InputError as error:
-        problems.add(*error.problems)
-    problems.raise_if_any()
-    return settings
+    return space
 
 
-def _fractions(text: str) -> tuple[float, float, float]:
+def _fractions(text: str, problems: Problems) -> tuple[float, float, float]:
     try:
         a, b, c = (float(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"--split needs three shares such as 0.6,0.2,0.2, got {text!r}") from None
+        problems.add(f"--split needs three shares such as 0.6,0.2,0.2, got {text!r}")
+        return 0.6, 0.2, 0.2
     return a, b, c
 
 
-def _costs(text: str | None) -> dict[str, float] | None:
+def _costs(text: str | None, problems: Problems) -> dict[str, float] | None:
     if text is None:
         return None
     try:
         return {name.strip(): float(value) for name, value in (part.split("=") for part in text.split(","))}
     except ValueError:
-        raise InputError(f"--cost reads like fn=50,fp=1, got {text!r}") from None
+        problems.add(f"--cost reads like fn=50,fp=1, got {text!r}")
+        return {"fn": 1.0, "fp": 1.0}  # stands for an objective, so that its absence is not told too
 
 
 def _print_point(point: OperatingPoint) -> None:

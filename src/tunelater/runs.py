@@ -7,7 +7,7 @@ RUN/
   schema.json              the table's columns, target and labels
   preprocessing.skops      fitted preprocessing, checked on loading
   data.json                fingerprint, sizes and class shares of the data
-  rows.npz                 which rows went where, and hashes of the rows trained on
+  rows.npz                 which rows went where, and hashes of the rows of each split
   scores/validation.npz    log-odds of the validation rows over a grid of lambdas
   metrics.csv, tensorboard/  the course of the training
   environment.json         versions of Python and of the libraries
@@ -27,7 +27,8 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from tunelater.config import Config
 from tunelater.data.preprocessing import Preprocessor
@@ -62,6 +63,7 @@ LIBRARIES = (
     "safetensors",
 )
 
+_HASHES = "_hashes"
 WRITTEN = (
     "config.toml", "weights.safetensors", "schema.json", "preprocessing.skops", "data.json", "rows.npz",
     "validation.npz", "environment.json",
@@ -75,7 +77,7 @@ class Run:
     Attributes:
         data: fingerprint, sizes and class counts of what it was trained on.
         rows: row numbers of the `train`, `validation` and `test` splits in that data.
-        train_hashes: sorted hashes of the rows trained on, to recognise them elsewhere.
+        hashes: sorted hashes of the rows of each split, to recognise them elsewhere.
         validation: scores of the validation rows over a grid of lambdas.
     """
 
@@ -85,7 +87,7 @@ class Run:
     preprocessor: Preprocessor
     data: Mapping[str, Any]
     rows: Mapping[str, NDArray[np.int64]]
-    train_hashes: NDArray[np.uint64]
+    hashes: Mapping[str, NDArray[np.uint64]]
     validation: Scores | None = None
     path: Path | None = None
 
@@ -138,11 +140,12 @@ class Run:
         """Write everything into an existing folder; DONE comes last."""
         (folder / "config.toml").write_text(self.config.to_toml(), encoding="utf-8")
         weights = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
-        save_file(weights, folder / "weights.safetensors")
+        (folder / "weights.safetensors").write_bytes(save(weights))  # save_file would make it private
         _write_json(folder / "schema.json", self.schema.to_json())
         self.preprocessor.save(folder / "preprocessing.skops")
         _write_json(folder / "data.json", dict(self.data))
-        np.savez_compressed(folder / "rows.npz", train_hashes=self.train_hashes, **self.rows)  # type: ignore[arg-type]
+        hashes = {f"{name}{_HASHES}": values for name, values in self.hashes.items()}
+        np.savez_compressed(folder / "rows.npz", **hashes, **self.rows)  # type: ignore[arg-type]
         if self.validation is not None:
             (folder / "scores").mkdir(exist_ok=True)
             save_scores(self.validation, folder / "scores" / "validation.npz")
@@ -171,7 +174,8 @@ class Run:
             preprocessor = Preprocessor.load(path / "preprocessing.skops")
             data = json.loads((path / "data.json").read_text(encoding="utf-8"))
             with np.load(path / "rows.npz", allow_pickle=False) as stored:
-                rows = {name: stored[name] for name in stored.files}
+                rows = {name: stored[name] for name in stored.files if not name.endswith(_HASHES)}
+                hashes = {name: stored[f"{name}{_HASHES}"] for name in rows}
             model = build(config, n_features=preprocessor.n_features)
             model.load_state_dict(load_file(path / "weights.safetensors"))
             scores = path / "scores" / "validation.npz"
@@ -180,7 +184,7 @@ class Run:
             raise
         except Exception as error:
             raise InputError(f"run folder {path} is damaged: {type(error).__name__}: {error}") from error
-        run = cls(config, model.eval(), schema, preprocessor, data, rows, rows.pop("train_hashes"), validation, path)
+        run = cls(config, model.eval(), schema, preprocessor, data, rows, hashes, validation, path)
         if run.id != stated:
             raise InputError(f"run folder {path} is damaged: its files make model {run.id}, but DONE says {stated}")
         return run
@@ -260,8 +264,11 @@ def output_problems(out: str | Path, *, force: bool, folder: bool, ours: str = "
         folder: whether the result is a folder; one is replaced only if it holds the file `ours`, or nothing.
     """
     out = Path(out)
-    if not out.absolute().parent.is_dir():
+    parent = out.absolute().parent
+    if not parent.is_dir():
         return [f"the folder for {out} does not exist; make it first"]
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return [f"the folder for {out} cannot be written to; name another place, or change its permissions"]
     if not out.exists() or (folder and out.is_dir() and not any(out.iterdir())):
         return []
     if folder and not (out / ours).is_file():
@@ -269,6 +276,84 @@ def output_problems(out: str | Path, *, force: bool, folder: bool, ours: str = "
     if not folder and not out.is_file():
         return [f"{out} exists and is not a file; name another place"]
     return [] if force else [f"{out} exists; say --force (force=True) to replace it"]
+
+
+LOCK = "lock"
+
+
+@contextmanager
+def building(out: Path, identity: str) -> Iterator[Path]:
+    """As `unfinished`, for one fit alone. The folder stays after an interruption, and goes after any other failure.
+
+    Raises:
+        InputError: another process, or another thread, builds the same.
+    """
+    partial = out.absolute().parent / f".{out.name}.partial"
+    partial.mkdir(exist_ok=True)
+    lock = partial / LOCK
+    _take(lock, out)
+    try:
+        yield _emptied_unless(partial, identity)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        _held.discard(lock)
+        lock.unlink(missing_ok=True)
+
+
+_held: set[Path] = set()
+"""Locks of this process: one with its number that is not among them is a leftover, since numbers come again."""
+
+
+def _take(lock: Path, out: Path) -> None:
+    pid = ""
+    for _ in range(2):
+        try:
+            with lock.open("x", encoding="utf-8") as file:
+                file.write(str(os.getpid()))
+            _held.add(lock)
+            return
+        except FileExistsError:
+            with suppress(FileNotFoundError):  # the other has just ended
+                pid = lock.read_text(encoding="utf-8").strip()
+            if lock in _held or _other_lives(pid):
+                break
+            lock.unlink(missing_ok=True)
+    raise InputError(
+        f"{out} is being made by another fit (process {pid or 'unknown'}); wait for it, or name another place; if no "
+        f"such process fits, remove {lock}"
+    )
+
+
+def _other_lives(pid: str) -> bool:
+    if not pid.isdigit():
+        return not pid  # the other has made its lock, and not written to it yet
+    if int(pid) == os.getpid():
+        return False
+    if os.name == "nt":  # where signal 0 would end the process
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _emptied_unless(partial: Path, identity: str) -> Path:
+    marker = partial / "identity"
+    if not (marker.is_file() and marker.read_text(encoding="utf-8") == identity):
+        for entry in partial.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK:
+                entry.unlink()
+    marker.write_text(identity, encoding="utf-8")
+    return partial
 
 
 def unfinished(out: Path, identity: str) -> Path:
@@ -284,7 +369,7 @@ def unfinished(out: Path, identity: str) -> Path:
 
 def publish(partial: Path, out: Path) -> None:
     """Rename a finished folder into place, replacing an older run only once the new one is whole."""
-    for leftover in ("identity", "checkpoint.pt", "checkpoint.pt.partial"):
+    for leftover in ("identity", "checkpoint.pt", "checkpoint.pt.partial", LOCK):
         (partial / leftover).unlink(missing_ok=True)
     old = None
     if out.exists():

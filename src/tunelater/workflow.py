@@ -7,7 +7,10 @@ whole result or nothing.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 import torch
@@ -25,21 +29,25 @@ from numpy.typing import NDArray
 
 from tunelater.config import Config
 from tunelater.data import tables
+from tunelater.data.cells import some_of
 from tunelater.data.imbalance import problems_of_fractions, split_rows
 from tunelater.data.preprocessing import Preprocessor
-from tunelater.data.reading import read_table
+from tunelater.data.reading import checked_file, read_table
 from tunelater.data.splits import Splits, TensorSplit, class_counts
 from tunelater.models import build
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
-from tunelater.runs import Run, output_problems, publish, unfinished
+from tunelater.runs import Run, building, output_problems, publish
 from tunelater.scoring import Scores
 from tunelater.training import train
-from tunelater.tuning import Cost, Estimate, OperatingGrid, OperatingPoint, assess
+from tunelater.tuning import FORMAT, Cost, Estimate, OperatingGrid, OperatingPoint, assess, problems_of_needs
 
 Table = str | Path | pd.DataFrame
 
 SMALLEST_SPLIT_OF_POSITIVES = 5
 """Positives under which a split says next to nothing; fitting warns."""
+EQUAL_BY_CHANCE = 0.1
+"""Share of rows held back that equal a training row over which equal rows are no sign of the same table."""
+MOST_UNSEEN_COUNTED = 10_000
 
 
 def fit(
@@ -54,6 +62,7 @@ def fit(
     header: bool = True,
     force: bool = False,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    problems: Sequence[str] = (),
 ) -> Run:
     """Train one model over a distribution of loss hyperparameters on a table.
 
@@ -68,53 +77,58 @@ def fit(
         header: False where a CSV file has no line of column names; columns are then `column_1`, `column_2`, ...
         force: replace an older run at `out`.
         on_epoch: called after each epoch with its metrics.
+        problems: what the caller found wrong already, to be told with the rest.
 
     Raises:
         InputError: everything wrong with the arguments and the data.
         TrainingDiverged: the loss turned non-finite; the message says what to change.
     """
-    problems = Problems()
+    found = Problems()
+    found.add(*problems)
     if out is not None:
-        problems.add(*output_problems(out, force=force, folder=True))
-    problems.add(*problems_of_fractions(fractions))
-    with problems_of(problems):
+        found.add(*output_problems(out, force=force, folder=True))
+    found.add(*_problems_of_sizes(fractions))
+    with problems_of(found):
         frame = _read(data, header)
-        frame, weights = _take_weights(frame, weight, problems)
+        frame, weights = _take_weights(frame, weight, found, target)
         features, y, schema = tables.prepare(frame, target, positive)
         schema = dataclasses.replace(schema, header=header)
         rows = split_rows(y, fractions, seed=config.seed if config else 0)
-    problems.raise_if_any()
+        found.add(*_problems_of_weights(weight, weights, y, rows))
+    found.raise_if_any()
 
-    _warn_of_few_positives(y, rows)
-    fingerprint = tables.fingerprint(frame)
+    _warn_of_positives(y, rows, schema)
     config = config or Config(batch_size=batch_size_for(len(rows["train"])))
     preprocessor = Preprocessor().fit(features.iloc[rows["train"]], schema)
     x = torch.from_numpy(preprocessor.transform(features))
     whole = TensorSplit(x, torch.from_numpy(y), None if weights is None else torch.from_numpy(weights))
     splits = Splits(_rows(whole, rows["train"]), _rows(whole, rows["validation"]))
     facts: dict[str, Any] = {
-        "fingerprint": fingerprint,
+        "fingerprint": tables.fingerprint(frame),
+        "columns": [str(name) for name in frame.columns],
         "rows": len(y),
         "positives": int(y.sum()),
         "splits": {name: {"rows": len(index), "positives": int(y[index].sum())} for name, index in rows.items()},
         "class_counts": class_counts(splits.train),
         "weight": weight,
     }
-    folder = None
-    if out is not None:
-        identity = f"{config.to_toml()}\n{facts}\n{schema.to_json()}"
-        folder = unfinished(Path(out), identity)
-    model = build(config, n_features=preprocessor.n_features)
-    trained = train(config, splits, model, folder=folder, on_epoch=on_epoch)
+    hashes = tables.row_hashes(features, list(schema.columns))
+    hashes_of = {name: np.sort(hashes[index]) for name, index in rows.items()}
 
-    hashes = np.sort(tables.row_hashes(features.iloc[rows["train"]], list(schema.columns)))
-    run = Run(config, trained.model, schema, preprocessor, facts, rows, hashes)
-    run = dataclasses.replace(run, validation=run.score(splits.validation, config.lambdas.grid(5)))  # type: ignore[arg-type]
-    if out is not None and folder is not None:
+    def trained(folder: Path | None) -> Run:
+        model = build(config, n_features=preprocessor.n_features)
+        fitted = train(config, splits, model, folder=folder, on_epoch=on_epoch).model
+        run = Run(config, fitted, schema, preprocessor, facts, rows, hashes_of)
+        scores = run.score(splits.validation, config.lambdas.grid(5))  # type: ignore[arg-type]
+        return dataclasses.replace(run, validation=scores)
+
+    if out is None:
+        return trained(None)
+    with building(Path(out), f"{config.to_toml()}\n{facts}\n{schema.to_json()}") as folder:
+        run = trained(folder)
         run.save(folder)
         publish(folder, Path(out))
-        run = dataclasses.replace(run, path=Path(out))
-    return run
+    return dataclasses.replace(run, path=Path(out))
 
 
 def tune(
@@ -130,6 +144,7 @@ def tune(
     out: str | Path | None = None,
     force: bool = False,
     allow_test: bool = False,
+    problems: Sequence[str] = (),
 ) -> OperatingPoint:
     """Choose lambda and threshold for a need, on labelled rows that the model was not trained on.
 
@@ -141,21 +156,26 @@ def tune(
         grid: how many values of each hyperparameter to try, or which; see `LambdaSpace.grid`.
         out: where to write the operating point as JSON.
         allow_test: choose on the test rows of the table that the run was fitted on.
+        problems: what the caller found wrong already, to be told with the rest.
 
     Raises:
         InputError: everything wrong with the arguments and the data.
         Infeasible: no operating point meets the constraints; the message says what is attainable.
     """
-    problems = Problems()
+    found = Problems()
+    found.add(*problems)
     if out is not None:
-        problems.add(*output_problems(out, force=force, folder=False))
-    with problems_of(problems):
-        run = _loaded(run)
-        samples, split = _labelled(run, data, "test" if allow_test else "validation")
-        lambdas = run.config.lambdas.grid(grid)
-    problems.raise_if_any()
-    assert isinstance(run, Run)
-    scores = run.score(samples, lambdas, split=split)
+        found.add(*_problems_of_point_file(Path(out), data, force))
+    found.add(*problems_of_needs(maximize=maximize, minimize=minimize, cost=cost, subject_to=subject_to, prior=prior))
+    loaded = _loaded(run, data, found)
+    if loaded is not None:
+        with problems_of(found):
+            lambdas = loaded.config.lambdas.grid(grid)
+        with problems_of(found):
+            samples, split = _labelled(loaded, data, "test" if allow_test else "validation")
+    found.raise_if_any()
+    assert loaded is not None
+    scores = loaded.score(samples, lambdas, split=split)
     point = OperatingGrid(scores, prior=prior, allow_test=allow_test).select(
         maximize=maximize, minimize=minimize, cost=cost, subject_to=subject_to
     )
@@ -163,6 +183,17 @@ def tune(
         with _replacing(Path(out)) as partial:
             point.save(partial)
     return point
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an operating point achieves, and on which rows: a split of the run's own table, or "given" ones."""
+
+    estimates: dict[str, Estimate]
+    point: OperatingPoint
+    split: str
+    n: int
+    n_positive: int
 
 
 def evaluate(run: Run | str | Path, data: Table, *, at: OperatingPoint | str | Path) -> dict[str, Estimate]:
@@ -175,16 +206,22 @@ def evaluate(run: Run | str | Path, data: Table, *, at: OperatingPoint | str | P
     Raises:
         InputError: everything wrong with the arguments and the data, or a point of another model.
     """
-    problems = Problems()
-    with problems_of(problems):
-        run = _loaded(run)
-    with problems_of(problems):
-        at = _point(at)
-    problems.raise_if_any()
-    assert isinstance(run, Run)
-    assert isinstance(at, OperatingPoint)
-    samples, split = _labelled(run, data, "test")
-    return assess(at, run.score(samples, {name: np.array([v]) for name, v in at.lam.items()}, split=split))
+    return evaluation(run, data, at=at).estimates
+
+
+def evaluation(run: Run | str | Path, data: Table, *, at: OperatingPoint | str | Path) -> Evaluation:
+    """As `evaluate`, and the rows that it was done on."""
+    found = Problems()
+    loaded = _loaded(run, data, found)
+    point = _point(at, loaded, found)
+    if loaded is not None:
+        with problems_of(found):
+            samples, split = _labelled(loaded, data, "test")
+    found.raise_if_any()
+    assert loaded is not None
+    assert point is not None
+    scores = loaded.score(samples, {name: np.array([v]) for name, v in point.lam.items()}, split=split)
+    return Evaluation(assess(point, scores), point, split, len(samples), int((samples.target == 1).sum()))
 
 
 @dataclass(frozen=True)
@@ -209,40 +246,44 @@ def predict(
 ) -> Predictions:
     """Score a file at an operating point, in pieces: it may be larger than memory.
 
-    The result (CSV, or Parquet where `out` ends in .parquet) has a row for each row of `data`, in order: the columns
-    named in `keep`, then `probability` (of the positive class, at the point's prior), `log_odds` (the same,
-    unsaturated), `prediction` (the label) and `extrapolated` (whether the point's lambda lies outside of the range
-    trained on).
+    The result (CSV where `out` ends in .csv, Parquet where in .parquet or .pq) has a row for each row of `data`, in
+    order: the columns named in `keep` as they are, then `probability` (of the positive class, at the point's prior),
+    `log_odds` (the same, unsaturated), `prediction` (the label) and `extrapolated` (whether the point's lambda lies
+    outside of the range trained on).
 
     Raises:
         InputError: everything wrong with the arguments and the file; `out` is then not written.
     """
-    problems = Problems()
-    problems.add(*output_problems(out, force=force, folder=False))
-    with problems_of(problems):
-        run = _loaded(run)
-    with problems_of(problems):
-        at = _point(at)
-    if isinstance(run, Run):
-        if isinstance(at, OperatingPoint) and at.model and at.model != run.id:
-            problems.add(f"the operating point belongs to model {at.model}, the run is model {run.id}: tune this run")
-        with problems_of(problems):
-            stream = tables.stream_table(data, run.schema, keep=keep)
+    found = Problems()
+    found.add(*_problems_of_result(Path(out), [data, run, at], force))
+    found.add(*_problems_of_kept(keep))
+    loaded = _loaded(run, data, found)
+    point = _point(at, loaded, found)
+    if loaded is not None:
+        with problems_of(found):
+            for_csv = Path(out).suffix == ".csv"
+            stream = tables.stream_table(data, loaded.schema, keep=keep, for_csv=for_csv)
             first = next(stream, None)
-    problems.raise_if_any()
-    assert isinstance(run, Run)
-    assert isinstance(at, OperatingPoint)
+    found.raise_if_any()
+    assert loaded is not None
+    assert point is not None
     rows = alerts = 0
+    unseen = _Unseen(loaded)
     with _replacing(Path(out)) as partial, _writer(partial, Path(out).suffix) as write:
         while first is not None:
             features, kept = first
-            result = _predict_piece(run, at, features)
-            write(pd.concat([kept.reset_index(drop=True), result], axis=1))
-            rows, alerts = rows + len(result), alerts + int((result["prediction"] == run.schema.positive).sum())
+            unseen.add(features)
+            result = _predict_piece(loaded, point, features)
+            write(_beside(kept, result))
+            rows, alerts = (
+                rows + result.num_rows,
+                alerts + pc.sum(pc.equal(result["prediction"], loaded.schema.positive)).as_py(),
+            )
             if on_rows is not None:
                 on_rows(rows)
             first = next(stream, None)
-    return Predictions(rows, alerts, _extrapolates(run, at), Path(out))
+    _warn_of_new(unseen.counts(), _extra(loaded, stream.names, keep))
+    return Predictions(rows, alerts, _extrapolates(loaded, point), Path(out))
 
 
 def batch_size_for(rows: int) -> int:
@@ -266,12 +307,102 @@ def _read(data: Table, header: bool) -> pd.DataFrame:
     return data if isinstance(data, pd.DataFrame) else read_table(data, header=header)
 
 
-def _loaded(run: Run | str | Path) -> Run:
-    return run if isinstance(run, Run) else Run.load(run)
+def _loaded(run: Run | str | Path, data: Table, problems: Problems) -> Run | None:
+    """The run; where there is none, at least whether the file of data is there."""
+    if isinstance(run, Run):
+        return run
+    with problems_of(problems):
+        return Run.load(run)
+    if not isinstance(data, pd.DataFrame):
+        with problems_of(problems):
+            checked_file(data)
+    return None
 
 
-def _point(at: OperatingPoint | str | Path) -> OperatingPoint:
-    return at if isinstance(at, OperatingPoint) else OperatingPoint.load(at)
+def _point(at: OperatingPoint | str | Path, run: Run | None, problems: Problems) -> OperatingPoint | None:
+    with problems_of(problems):
+        point = at if isinstance(at, OperatingPoint) else OperatingPoint.load(at)
+        if run is not None and point.model and point.model != run.id:
+            problems.add(
+                f"the operating point belongs to model {point.model}, the run is model {run.id}: tune this run"
+            )
+        return point
+    return None
+
+
+# ------------------------------------------------------------------------------------------- problems
+
+
+def _problems_of_sizes(fractions: Sequence[float]) -> list[str]:
+    if problems := problems_of_fractions(fractions):
+        return problems
+    told = ", ".join(f"{size:g}" for size in fractions)
+    return [
+        f"the fraction of {name} rows must be above 0, got {told}; {why}"
+        for name, size, why in zip(
+            ("train", "validation"), fractions, ("training needs rows", "choosing needs rows"), strict=False
+        )
+        if size <= 0
+    ]
+
+
+def _problems_of_weights(
+    weight: str | None, weights: NDArray[np.float32] | None, y: NDArray[np.int64], rows: Mapping[str, NDArray[np.int64]]
+) -> list[str]:
+    if weights is None:
+        return []
+    return [
+        f"weights in {weight!r} must be above 0 in some rows of each class, got none among the {name} rows of class "
+        f"{c} (1 is the positive one); correct them, or change the seed or the fractions of the split"
+        for name in ("train", "validation")
+        for c in (0, 1)
+        if not weights[rows[name]][y[rows[name]] == c].sum() > 0
+    ]
+
+
+def _same_place(out: Path, other: Any) -> bool:
+    return isinstance(other, str | Path) and out.resolve() == Path(other).resolve()
+
+
+def _problems_of_point_file(out: Path, data: Table, force: bool) -> list[str]:
+    """Why an operating point may not be written there: only another one is replaced."""
+    if _same_place(out, data):
+        return [f"{out} is the table to choose on, which is not replaced; name another place"]
+    if out.is_file() and not _is_point(out):
+        return [f"{out} exists and is not an operating point, so it is not replaced; name another place"]
+    return output_problems(out, force=force, folder=False)
+
+
+def _is_point(path: Path) -> bool:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(raw, dict) and raw.get("format") == FORMAT
+
+
+def _problems_of_result(out: Path, inputs: Sequence[Any], force: bool) -> list[str]:
+    problems = Problems()
+    problems.check(
+        out.suffix in RESULT_SUFFIXES,
+        f"the result is CSV or Parquet: --out (out) must end in {', '.join(RESULT_SUFFIXES)}, got {out.name!r}",
+    )
+    if any(_same_place(out, path) for path in inputs):
+        problems.add(f"{out} is what predicting reads, which is not replaced; name another place")
+    else:
+        problems.add(*output_problems(out, force=force, folder=False))
+    return list(problems)
+
+
+def _problems_of_kept(keep: Sequence[str]) -> list[str]:
+    return [
+        f"the result has its own column {name!r}, so that of the table cannot be kept; rename it in the table"
+        for name in dict.fromkeys(keep)
+        if name in RESULT.names
+    ]
+
+
+# ------------------------------------------------------------------------------------------- rows
 
 
 def _rows(split: TensorSplit, index: NDArray[np.int64]) -> TensorSplit:
@@ -280,9 +411,12 @@ def _rows(split: TensorSplit, index: NDArray[np.int64]) -> TensorSplit:
 
 
 def _take_weights(
-    frame: pd.DataFrame, weight: str | None, problems: Problems
+    frame: pd.DataFrame, weight: str | None, problems: Problems, target: str
 ) -> tuple[pd.DataFrame, NDArray[np.float32] | None]:
     if weight is None:
+        return frame, None
+    if weight == target:
+        problems.add(f"the weight column must be another one than the target, got {weight!r} for both")
         return frame, None
     if weight not in frame.columns:
         problems.add(f"there is no weight column {weight!r}{did_you_mean(weight, map(str, frame.columns))}")
@@ -290,23 +424,28 @@ def _take_weights(
     values = pd.to_numeric(frame[weight], errors="coerce").to_numpy(np.float64, na_value=np.nan)
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if len(bad):
-        got = frame[weight].iloc[bad[0]]
+        got = frame[weight].astype(object).iloc[bad[0]]
         problems.add(
             f"weights in {weight!r} must be finite numbers, 0 or more: {len(bad)} are not, the first in row "
-            f"{bad[0] + 1}: {got!r}"
+            f"{bad[0] + 1}: {str(got)!r}; correct them"
         )
     return frame.drop(columns=[weight]), values.astype(np.float32)
 
 
-def _warn_of_few_positives(y: NDArray[np.int64], rows: Mapping[str, NDArray[np.int64]]) -> None:
+def _warn(message: str) -> None:
+    warnings.warn(message, DoubtfulInputWarning, stacklevel=4)
+
+
+def _warn_of_positives(y: NDArray[np.int64], rows: Mapping[str, NDArray[np.int64]], schema: tables.TableSchema) -> None:
     few = {name: int(y[index].sum()) for name, index in rows.items() if len(index)}
     few = {name: n for name, n in few.items() if n < SMALLEST_SPLIT_OF_POSITIVES}
     if few:
         listed = ", ".join(f"{name} has {n}" for name, n in few.items())
-        warnings.warn(
-            f"so few positives make every figure a guess: {listed}; expect wide intervals",
-            DoubtfulInputWarning,
-            stacklevel=3,
+        _warn(f"so few positives make every figure a guess: {listed}; expect wide intervals")
+    if 2 * y.sum() > len(y):
+        _warn(
+            f"the positive value {schema.positive!r} is the more frequent one ({y.sum()} of {len(y)} rows); if the "
+            f"rare event is {schema.negative!r}, say so: --positive (positive)"
         )
 
 
@@ -314,27 +453,16 @@ def _labelled(run: Run, data: Table, own_split: str) -> tuple[TensorSplit, str]:
     """Labelled samples of a table, and the name of the split that they are; only the run's own `own_split` rows where
     the table is the one that it was fitted on."""
     frame = _read(data, run.schema.header)
-    weight = run.data.get("weight")
     problems = Problems()
     weights = None
-    if weight in frame.columns:
-        frame, weights = _take_weights(frame, weight, problems)
+    if (weight := run.data.get("weight")) in frame.columns:
+        frame, weights = _take_weights(frame, weight, problems, run.schema.target)
+    elif weight is not None:
+        _warn(f"the run was fitted with the weights {weight!r}, which this table lacks: each row counts the same here")
     with problems_of(problems):
         features = tables.conform(frame, run.schema)
-    y = np.zeros(0, np.int64)
-    if run.schema.target not in frame.columns:
-        problems.add(
-            f"choosing and assessing need labels: there is no target column {run.schema.target!r}"
-            f"{did_you_mean(run.schema.target, map(str, frame.columns))}"
-        )
-    else:
-        with problems_of(problems):
-            y, negative = tables.label(frame[run.schema.target], run.schema.positive)
-            problems.check(
-                negative == run.schema.negative,
-                f"target {run.schema.target!r} has the values {run.schema.positive!r} and {negative!r}; the run was "
-                f"fitted on {run.schema.positive!r} and {run.schema.negative!r}",
-            )
+    with problems_of(problems):
+        y = _labels(run, frame)
     problems.raise_if_any()
     samples = run.split(features, y, weights)
     if tables.fingerprint(frame) == run.data["fingerprint"]:
@@ -342,59 +470,170 @@ def _labelled(run: Run, data: Table, own_split: str) -> tuple[TensorSplit, str]:
         if not len(index):
             raise InputError(f"the run kept no {own_split} rows of this table; give rows that it was not fitted on")
         return _rows(samples, index), own_split
-    seen = int(np.isin(tables.row_hashes(features, list(run.schema.columns)), run.train_hashes).sum())
-    if seen:
-        warnings.warn(
-            f"{seen} of {len(features)} rows equal rows that the model was trained on, which flatters it: give rows "
-            "that it has not seen",
-            DoubtfulInputWarning,
-            stacklevel=3,
+    apart = ("train", "test") if own_split == "validation" else ("train",)
+    return _rows(samples, _not_of_run(run, features, y, apart)), "given"
+
+
+def _labels(run: Run, frame: pd.DataFrame) -> NDArray[np.int64]:
+    schema = run.schema
+    if schema.target not in frame.columns:
+        raise InputError(
+            f"choosing and assessing need labels: there is no target column {schema.target!r}"
+            f"{did_you_mean(schema.target, map(str, frame.columns))}"
         )
-    return samples, "given"
+    y, negative = tables.label(frame[schema.target], schema.positive)
+    if negative != schema.negative:
+        raise InputError(
+            f"target {schema.target!r} has the values {schema.positive!r} and {negative!r}; the run was "
+            f"fitted on {schema.positive!r} and {schema.negative!r}"
+        )
+    return y
+
+
+def _not_of_run(run: Run, features: pd.DataFrame, y: NDArray[np.int64], splits: Sequence[str]) -> NDArray[np.int64]:
+    """The rows that do not equal rows of these splits of the run's own table, which would flatter it."""
+    hashes = tables.row_hashes(features, list(run.schema.columns))
+    kept = np.ones(len(y), dtype=bool)
+    told = []
+    for name in splits:
+        equal = kept & np.isin(hashes, run.hashes[name])
+        kept &= ~equal
+        if equal.any():
+            told.append(f"{equal.sum()} of {len(y)} rows equal {name} rows of the table that the run was fitted on")
+    if told and _alike(run):
+        _warn(f"{'; '.join(told)}; they count, because many rows of that table equal others by chance")
+        return np.arange(len(y))
+    if told and len(np.unique(y[kept])) < 2:
+        raise InputError(
+            f"{'; '.join(told)}; they are left out, and of the others none is of class "
+            f"{', '.join(str(c) for c in (0, 1) if c not in y[kept])}: give rows that the model has not seen"
+        )
+    if told:
+        _warn(f"{'; '.join(told)}; they are left out, because they would flatter the model")
+    return np.flatnonzero(kept)
+
+
+def _alike(run: Run) -> bool:
+    """Whether equal rows say little: many rows held back from training equal a training row all the same."""
+    others = np.concatenate([run.hashes["validation"], run.hashes["test"]])
+    return bool(np.isin(others, run.hashes["train"]).mean() > EQUAL_BY_CHANCE)
+
+
+class _Unseen:
+    """Counts the cells of categories that training did not have."""
+
+    def __init__(self, run: Run) -> None:
+        names = [name for name, kind in run.schema.columns.items() if kind == "categorical"]
+        self._found = dict.fromkeys(names, 0)
+        self._known: dict[str, Any] = {}
+        if names:
+            encoder = run.preprocessor._transformer.named_transformers_["categorical"]
+            self._known = dict(zip(names, map(set, encoder.categories_), strict=True))
+        self._values: dict[str, set[str]] = {name: set() for name in names}
+
+    def add(self, features: pd.DataFrame) -> None:
+        for name, known in self._known.items():
+            counts = features[name].value_counts()  # missing ones do not count
+            new = counts[[value not in known for value in counts.index]]
+            self._found[name] += int(new.sum())
+            room = MOST_UNSEEN_COUNTED - len(self._values[name])
+            self._values[name].update(new.index[: max(room, 0)])
+
+    def counts(self) -> list[str]:
+        def categories(name: str) -> str:
+            n = len(self._values[name])
+            return f"{n}{' or more' if n >= MOST_UNSEEN_COUNTED else ''} in column {name!r} ({self._found[name]} rows)"
+
+        return [categories(name) for name, n in self._found.items() if n]
+
+
+def _extra(run: Run, names: Sequence[str], keep: Sequence[str]) -> list[str]:
+    known = {*run.data.get("columns", names), *run.schema.columns, run.schema.target, run.data.get("weight"), *keep}
+    return [repr(name) for name in names if name not in known]
+
+
+def _warn_of_new(categories: Sequence[str], columns: Sequence[str]) -> None:
+    if categories:
+        _warn(f"categories that training did not have, which count as rare ones: {', '.join(categories)}")
+    if columns:
+        _warn(f"columns that the training table did not have are ignored: {some_of(columns, 10)}")
 
 
 def _extrapolates(run: Run, at: OperatingPoint) -> bool:
     return not run.config.lambdas.contains(at.lam)
 
 
-def _predict_piece(run: Run, at: OperatingPoint, features: pd.DataFrame) -> pd.DataFrame:
+RESULT = pa.schema(
+    [
+        ("probability", pa.float64()),
+        ("log_odds", pa.float64()),
+        ("prediction", pa.string()),
+        ("extrapolated", pa.bool_()),
+    ]
+)
+RESULT_SUFFIXES = (".csv", ".parquet", ".pq")
+
+
+def _predict_piece(run: Run, at: OperatingPoint, features: pd.DataFrame) -> pa.Table:
     lambdas = {name: np.array([value]) for name, value in at.lam.items()}
     scores: Scores = run.score(run.split(features), lambdas, split="new")
     log_odds = scores.at_prior(at.prior).log_odds[0].astype(np.float64)
     alerts = at.decide(scores.log_odds[0], scores.prior)
-    return pd.DataFrame(
-        {
-            "probability": np.exp(-np.logaddexp(0.0, -log_odds)),
-            "log_odds": log_odds,
-            "prediction": np.where(alerts, run.schema.positive, run.schema.negative),
-            "extrapolated": _extrapolates(run, at),
-        }
-    )
+    columns = [
+        np.exp(-np.logaddexp(0.0, -log_odds)),
+        log_odds,
+        np.where(alerts, run.schema.positive, run.schema.negative).astype(object),
+        np.full(len(log_odds), _extrapolates(run, at)),
+    ]
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, RESULT, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=RESULT)
+
+
+def _beside(left: pa.Table, right: pa.Table) -> pa.Table:
+    schema = pa.schema([*left.schema, *right.schema])
+    return pa.Table.from_arrays([*left.columns, *right.columns], schema=schema)
 
 
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
-    """A file to write to that takes its place at the end, or vanishes on any failure."""
+    """A file to write to that takes its place at the end, or vanishes on any failure and on SIGTERM."""
     partial = out.absolute().parent / f".{out.name}.{os.getpid()}.partial"
-    try:
-        yield partial
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _terminated_as_interrupted():
+        try:
+            yield partial
+            os.replace(partial, out)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
-def _writer(path: Path, suffix: str) -> Iterator[Callable[[pd.DataFrame], None]]:
-    """Appends data frames of one schema to a CSV or Parquet file."""
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM as a KeyboardInterrupt, so that what is unfinished is cleaned up."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is None:
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _writer(path: Path, suffix: str) -> Iterator[Callable[[pa.Table], None]]:
+    """Appends tables of one schema to a CSV or Parquet file."""
     writer: Any = None
 
-    def write(piece: pd.DataFrame) -> None:
+    def write(piece: pa.Table) -> None:
         nonlocal writer
-        batch = pa.Table.from_pandas(piece, preserve_index=False)
         if writer is None:
-            make = pyarrow.parquet.ParquetWriter if suffix in (".parquet", ".pq") else pyarrow.csv.CSVWriter
-            writer = make(str(path), batch.schema)
-        writer.write_table(batch.cast(writer.schema) if hasattr(writer, "schema") else batch)
+            make = pyarrow.csv.CSVWriter if suffix == ".csv" else pyarrow.parquet.ParquetWriter
+            writer = make(str(path), piece.schema)
+        writer.write_table(piece)
 
     try:
         yield write

@@ -70,6 +70,10 @@ class Source(Protocol):
     @property
     def names(self) -> list[str]: ...
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns as the batches give them."""
+
     def batches(self, rows: int, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Tables of `rows` rows, the last one shorter, with at least `columns`."""
 
@@ -190,6 +194,10 @@ class _Csv:
         return as_cells(one_array(values), self.decimal_comma)
 
     @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([(name, pa.large_string()) for name in self.names])
+
+    @property
     def decimal_comma(self) -> bool:
         """Where semicolons separate the fields, the comma is free to be the decimal point, and often is."""
         return self.delimiter == ";"
@@ -205,6 +213,7 @@ class _Parquet:
 
     path: Path
     names: list[str]
+    schema: pa.Schema
 
     def batches(self, rows: int, columns: Sequence[str]) -> Iterator[pa.Table]:
         with _reading(self.path):
@@ -285,11 +294,11 @@ def open_table(path: PathLike, header: bool) -> Source:
 
 def _opened_parquet(path: Path) -> Source:
     with _reading(path), pq.ParquetFile(path) as file:
-        names, rows = file.schema_arrow.names, file.metadata.num_rows
-    names = [name for name in names if not _INDEX_OF_PANDAS.match(name)]
+        schema, rows = file.schema_arrow.remove_metadata(), file.metadata.num_rows
+    names = [name for name in schema.names if not _INDEX_OF_PANDAS.match(name)]
     if not names or not rows:
         raise InputError(f"{path}: must hold a table, got {len(names)} columns and {rows} rows")
-    return _Parquet(path, names)
+    return _Parquet(path, names, schema)
 
 
 def _opened_csv(path: Path, header: bool) -> Source:

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pacsv
 
 from tunelater.data.cells import (
     CODE,
@@ -471,9 +472,26 @@ def _conformed(
     return pd.DataFrame(features, index=index)
 
 
+@dataclass
+class TableStream(Iterator[tuple[pd.DataFrame, pa.Table]]):
+    """What `stream_table` gives: an iterator that also knows the columns of the file.
+
+    Attributes:
+        names: all columns of the file.
+        kept: the kept columns, in the types that every batch of them has.
+    """
+
+    names: tuple[str, ...]
+    kept: pa.Schema
+    _pieces: Iterator[tuple[pd.DataFrame, pa.Table]]
+
+    def __next__(self) -> tuple[pd.DataFrame, pa.Table]:
+        return next(self._pieces)
+
+
 def stream_table(
-    path: PathLike, schema: TableSchema, *, batch_rows: int = 65_536, keep: Sequence[str] = ()
-) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    path: PathLike, schema: TableSchema, *, batch_rows: int = 65_536, keep: Sequence[str] = (), for_csv: bool = False
+) -> TableStream:
     """The rows of a file of any size in batches, conformed to a schema; memory is bounded by the batch.
 
     What can be known from the beginning of the file is checked by the call itself. What is wrong further down is
@@ -485,9 +503,10 @@ def stream_table(
         schema: what `prepare` found in the training table.
         batch_rows: rows in a batch, at least 1; the last batch may have fewer. The rows do not depend on it.
         keep: columns to hand on as they are: the text of a CSV file (an empty cell is ""), the types of a Parquet file.
+        for_csv: refuse to keep columns that a CSV file cannot hold, such as lists.
 
     Yields:
-        the features as `conform` gives them, and the kept columns; both are indexed by the row of the file, from 0.
+        the features as `conform` gives them, indexed by the row of the file from 0, and the kept columns.
 
     Raises:
         InputError: what `read_table` and `conform` raise; names in `keep` that the file does not have.
@@ -502,15 +521,38 @@ def stream_table(
     else:
         problems.add(*(f"{path}: {told}" for told in absent_names(schema.columns, source.names, "column")))
         problems.add(*(f"{path}: {told}" for told in absent_names(keep, source.names, "column to keep,")))
+        kept = pa.schema([source.schema.field(name) for name in keep if name in source.names])
+        problems.add(*(f"{path}: {told}" for told in _no_csv_columns(kept) if for_csv))
     problems.raise_if_any()
-    return _streamed(source, schema, batch_rows, keep)
+    return TableStream(tuple(source.names), kept, _streamed(source, schema, batch_rows, kept))
+
+
+def _no_csv_columns(columns: pa.Schema) -> list[str]:
+    return [
+        f"column {column.name!r} of the type {column.type} cannot be kept in a CSV file; write Parquet (--out ending "
+        "in .parquet), or do not keep it"
+        for column in columns
+        if not _has_text_form(column.type)
+    ]
+
+
+def _has_text_form(kind: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return False
+    try:
+        with pacsv.CSVWriter(pa.BufferOutputStream(), pa.schema([("x", kind)])) as writer:
+            writer.write_table(pa.table({"x": pa.nulls(1, kind)}))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        return False
+    return True
 
 
 def _streamed(
-    source: Source, schema: TableSchema, batch_rows: int, keep: tuple[str, ...]
-) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    source: Source, schema: TableSchema, batch_rows: int, kept: pa.Schema
+) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
     problems, faults, row = Problems(), Faults(), 0
-    columns = list(dict.fromkeys([*schema.columns, *keep]))
+    columns = list(dict.fromkeys([*schema.columns, *kept.names]))
     batches = source.batches(batch_rows, columns)
     while (table := _next(batches, problems)) is not None:
         index = pd.RangeIndex(row, row + table.num_rows)
@@ -518,7 +560,7 @@ def _streamed(
         features = _conformed(cells, schema, index, faults, row)
         row += table.num_rows
         if not faults and not source.problems():
-            yield features, _verbatim(table.select(keep), index)
+            yield features, table.replace_schema_metadata(None).select(kept.names)
     problems.add(*source.problems(), *faults.messages(source.row_number))
     problems.check(bool(row or problems), "the file must hold rows, got none")
     problems.raise_if_any()
@@ -531,10 +573,6 @@ def _next(batches: Iterator[pa.Table], problems: Problems) -> pa.Table | None:
     except InputError as error:
         problems.add(*error.problems)
         return None
-
-
-def _verbatim(table: pa.Table, index: pd.Index) -> pd.DataFrame:
-    return table.to_pandas(ignore_metadata=True, date_as_object=False).set_axis(index, axis=0)
 
 
 # ------------------------------------------------------------------------------------------------------------- identity
