@@ -885,6 +885,7 @@ def test_tensorboard_events_are_the_history_also_after_a_resume(tmp_path: Path) 
     with pytest.raises(OSError, match="after the event"):
         train(config, SPLITS, untrained(config), folder=tmp_path, on_epoch=die)
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["progress"]["step"] == 5
+    time.sleep(1.1)  # event files are read in the order of their names, which tell whole seconds apart
     trained = train(config, SPLITS, untrained(config), folder=tmp_path)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
