@@ -13,7 +13,7 @@ SOURCE = Path(tunelater.__file__).parent
 LAYERS = [
     ["problems"],
     ["losses", "distributions"],
-    ["film", "metrics", "sam"],
+    ["film", "metrics", "sam", "vision"],
     ["config"],
     ["models", "data.splits", "data.imbalance"],
     ["data.cells", "data.benchmarks"],

@@ -18,12 +18,14 @@ from typing import Any, Literal, get_args
 
 import tomli_w
 
+from tunelater import vision
 from tunelater.distributions import Distribution, LambdaSpace, Linear, PointMass, Uniform
 from tunelater.losses import FAMILIES
 from tunelater.metrics import metric
 from tunelater.problems import InputError, Problems, did_you_mean
 
-TRUNK_NAMES = ("mlp",)
+TRUNK_NAMES = ("mlp", "resnet32")
+"""Those of this library. The names of timm's models are trunks too."""
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
@@ -40,14 +42,12 @@ def default_space(loss: str) -> LambdaSpace:
 @dataclass(frozen=True)
 class ModelConfig:
     trunk: str = "mlp"
-    """Which network turns an input into pooled features."""
+    """Which network turns an input into pooled features: `mlp`, `resnet32`, or the name of a model of timm's."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the trunk, such as `width` and `depth`."""
+    """Keyword arguments of the trunk, such as `width` and `depth`, or `pretrained` and `weights` (see `TimmTrunk`)."""
 
     def problems(self) -> list[str]:
-        if self.trunk in TRUNK_NAMES:
-            return []
-        return [f"there is no trunk {self.trunk!r}{did_you_mean(self.trunk, TRUNK_NAMES)}"]
+        return [] if self.trunk in TRUNK_NAMES else vision.problems_of_backbone(self.trunk, TRUNK_NAMES)
 
 
 @dataclass(frozen=True)

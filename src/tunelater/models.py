@@ -1,15 +1,24 @@
-"""Trunks: networks that end in pooled features, by name."""
+"""Trunks: networks that end in pooled features, by name.
+
+A trunk is any module that gives (N, C) pooled features and says C as its `channels`. `mlp` takes tables, `resnet32`
+small images, and any model of timm's, by the name it has there, larger ones.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from tunelater import vision
 from tunelater.config import Config
 from tunelater.film import FiLM, LossConditional
+from tunelater.problems import InputError, Problems, did_you_mean
 
 
 class TabularMLP(nn.Module):
@@ -36,18 +45,114 @@ class TabularMLP(nn.Module):
         return self.layers(x)
 
 
-TRUNKS: Mapping[str, Callable[..., nn.Module]] = {"mlp": TabularMLP}
+class ResNet32(nn.Module):
+    """The ResNet of 32 layers for CIFAR (He et al. 2016, Section 4.2): (N, 3, 32, 32) float -> (N, 64) features.
+
+    A 3x3 convolution and three stages of five basic blocks, 16, 32 and 64 channels wide. Where a stage halves the image
+    and doubles the channels, the shortcut skips every other pixel and pads with channels of zeros: "option A", without
+    parameters. Weights start Kaiming-normal (He et al. 2015).
+    """
+
+    channels = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = _conv3x3(3, 16)
+        self.bn = nn.BatchNorm2d(16)
+        widths = [16] * 6 + [32] * 5 + [64] * 5
+        self.blocks = nn.Sequential(*map(_BasicBlock, widths, widths[1:]))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn(self.conv(x)))
+        return self.blocks(x).mean((2, 3))
 
 
-def build(config: Config, *, n_classes: int = 2, **shape: Any) -> LossConditional:
+class _BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; halves the image where it widens."""
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.stride = 1 if channels == channels_in else 2
+        self.conv1 = _conv3x3(channels_in, channels, self.stride)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = _conv3x3(channels, channels)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        if self.stride == 1:
+            return x
+        missing = self.conv1.out_channels - self.conv1.in_channels
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, missing // 2, missing - missing // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+def _conv3x3(channels_in: int, channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1, bias=False)
+
+
+class TimmTrunk(nn.Module):
+    """Any image model of timm's without its classifier: (N, 3, H, W) float -> (N, C) pooled features.
+
+    C is `channels`. What the images should look like (`mean`, `std`, `input_size`) is in `backbone.pretrained_cfg`.
+
+    Args:
+        name: timm's, such as `resnext50_32x4d` or `convnext_tiny`; a tag (`convnext_tiny.fb_in1k`) picks among its
+            pretrained weights.
+        pretrained: download weights trained on ImageNet, as timm does, or take them from its cache.
+        weights: a file of weights instead: .safetensors, or a state dict of PyTorch.
+        options: for `timm.create_model`, such as `drop_path_rate` or `in_chans`.
+
+    Raises:
+        InputError: an unknown name or option, or weights that cannot be had or do not fit.
+    """
+
+    def __init__(
+        self, name: str, *, pretrained: bool = False, weights: str | Path | None = None, **options: Any
+    ) -> None:
+        super().__init__()
+        if pretrained and weights is not None:
+            raise InputError(f"give pretrained=True or a file of weights, not both; got {str(weights)!r}")
+        self.backbone = vision.backbone(name, pretrained=pretrained, **options)
+        if weights is not None:
+            vision.load_weights(self.backbone, weights, name=name)
+        # Some models have a layer between pooling and classifier; it stays, and makes the features wider.
+        self.channels: int = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.backbone(x)
+
+
+TRUNKS: Mapping[str, Callable[..., nn.Module]] = {"mlp": TabularMLP, "resnet32": ResNet32}
+"""The trunks of this library; `build` takes any other name for one of timm's."""
+
+
+def build(config: Config, *, n_classes: int = 2, pretrained: bool = True, **shape: Any) -> LossConditional:
     """The untrained model that a config describes, started from its seed without touching the global random state.
 
     Args:
-        shape: what the trunk must know of the data, such as `n_features` for a table.
+        pretrained: False leaves out the weights that the config's trunk starts from, for a model that is about to get
+            others: their file, or a network, need not be there.
+        shape: what the trunk must know of the data: `n_features` for a table, nothing for images.
+
+    Raises:
+        InputError: a trunk that does not go with the data, unknown options of it, or weights that cannot be had.
     """
+    trunk_options = dict(config.model.options)
+    if not pretrained:
+        trunk_options = {key: value for key, value in trunk_options.items() if key not in ("pretrained", "weights")}
+    _check_trunk(config.model.trunk, trunk_options, shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        trunk = TRUNKS[config.model.trunk](**shape, **config.model.options)
+        if config.model.trunk in TRUNKS:
+            trunk = TRUNKS[config.model.trunk](**shape, **trunk_options)
+        else:
+            trunk = TimmTrunk(config.model.trunk, **trunk_options)
         head = nn.Linear(trunk.channels, n_classes)  # type: ignore[arg-type]
         film = None
         if config.film is not None and config.lambdas.free:
@@ -61,3 +166,15 @@ def build(config: Config, *, n_classes: int = 2, **shape: Any) -> LossConditiona
                 bias=options.bias,
             )
     return LossConditional(trunk, film, head)
+
+
+def _check_trunk(name: str, options: Mapping[str, Any], shape: Mapping[str, Any]) -> None:
+    problems = Problems()
+    problems.check(name == "mlp" or "n_features" not in shape, f"trunk {name!r} takes images; a table needs 'mlp'")
+    problems.check(name != "mlp" or "n_features" in shape, "trunk 'mlp' takes tables; images need 'resnet32' or timm's")
+    if name in TRUNKS:
+        known = inspect.signature(TRUNKS[name]).parameters.keys() - {"n_features"}
+        for option in sorted(options.keys() - known):
+            hint = did_you_mean(option, known) if known else "; it has none"
+            problems.add(f"trunk {name!r} has no option {option!r}{hint}")
+    problems.raise_if_any()

@@ -1,0 +1,515 @@
+"""Trunks: sizes counted by hand, other libraries' networks with the same weights, and what cannot be loaded."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tunelater import vision
+from tunelater.config import TRUNK_NAMES, Config, ModelConfig
+from tunelater.distributions import LambdaSpace, Linear
+from tunelater.models import TRUNKS, ResNet32, TimmTrunk, build
+from tunelater.problems import InputError
+
+LITE0 = Path(__file__).parents[1] / ".data" / "lite0" / "efficientnet-lite0-57934424.pth"
+SMALL = "test_resnet"
+"""One of the tiny models that timm keeps for tests."""
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def n_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def with_trunk(name: str, **options: Any) -> Config:
+    return Config(model=ModelConfig(name, options), lambdas=LambdaSpace(gamma=0.1, tau=Linear(0, 3, 0.33)))
+
+
+def problems_of(name: str, **options: Any) -> tuple[str, ...]:
+    with pytest.raises(InputError) as error:
+        TimmTrunk(name, **options)
+    assert all("\n" not in problem for problem in error.value.problems)
+    return error.value.problems
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# ResNet-32
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_resnet32_has_the_parameters_of_its_convolutions_and_normalizations() -> None:
+    first = 3 * 16 * 9
+    stage1 = 10 * 16 * 16 * 9
+    stage2 = 16 * 32 * 9 + 9 * 32 * 32 * 9
+    stage3 = 32 * 64 * 9 + 9 * 64 * 64 * 9
+    normalizations = 2 * (16 + 10 * 16 + 10 * 32 + 10 * 64)  # a scale and a shift for each channel
+    trunk = ResNet32()
+    assert n_parameters(trunk) == first + stage1 + stage2 + stage3 + normalizations == 463_504
+    assert n_parameters(trunk) + n_parameters(nn.Linear(64, 10)) == 464_154  # 0.46 M (He et al. 2016, Table 6)
+    assert n_parameters(trunk) + n_parameters(nn.Linear(64, 2)) == 463_504 + 130
+
+
+def test_resnet32_has_31_convolutions_and_no_other_layer_with_weights_but_normalizations() -> None:
+    layers = [m for m in ResNet32().modules() if list(m.parameters(recurse=False))]
+    convolutions = [m for m in layers if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 31  # the 32nd layer is the head
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in layers) == 31
+    assert len(layers) == 62
+    assert all(m.kernel_size == (3, 3) and m.bias is None for m in convolutions)  # a projection would be 1x1
+
+
+def test_a_shortcut_keeps_every_other_pixel_and_adds_channels_of_zeros() -> None:
+    blocks = list(ResNet32().blocks)
+    assert len(blocks) == 15
+    assert [i for i, block in enumerate(blocks) if block.stride == 2] == [5, 10]
+    x = torch.randn(2, 16, 8, 8)
+    assert blocks[0].shortcut(x) is x
+    out = blocks[5].shortcut(x)
+    assert out.shape == (2, 32, 4, 4)
+    torch.testing.assert_close(out[:, 8:24], x[:, :, ::2, ::2], rtol=0, atol=0)
+    assert not out[:, :8].any()
+    assert not out[:, 24:].any()
+
+
+def test_with_dead_convolutions_resnet32_is_its_shortcuts() -> None:
+    """Each block adds to its shortcut: with second normalizations of zero, only the first layer's features are left."""
+    trunk = ResNet32().eval()
+    for block in trunk.blocks:
+        nn.init.zeros_(block.bn2.weight)
+    x = torch.randn(2, 3, 32, 32)
+    first = F.relu(trunk.bn(trunk.conv(x)))[:, :, ::4, ::4].mean((2, 3))
+    torch.testing.assert_close(trunk(x), F.pad(first, (24, 24)))
+
+
+def test_resnet32_gives_64_pooled_features() -> None:
+    trunk = ResNet32()
+    assert trunk.channels == 64
+    assert trunk(torch.randn(5, 3, 32, 32)).shape == (5, 64)
+    shapes: list[tuple[int, ...]] = []
+    for block in trunk.blocks:
+        block.register_forward_hook(lambda _module, _inputs, out: shapes.append(tuple(out.shape[1:])))
+    trunk(torch.randn(2, 3, 32, 32))
+    assert shapes == [(16, 32, 32)] * 5 + [(32, 16, 16)] * 5 + [(64, 8, 8)] * 5
+
+
+def test_resnet32_starts_kaiming_normal() -> None:
+    """Normal with variance 2 / fan-in: in units of it every convolution is standard normal."""
+    standard = [
+        m.weight.detach().flatten() * math.sqrt(m.in_channels * 9 / 2)
+        for m in ResNet32().modules()
+        if isinstance(m, nn.Conv2d)
+    ]
+    for weights in standard:
+        assert weights.mean().abs() < 5 / math.sqrt(len(weights))
+        assert (weights.std() - 1).abs() < 5 / math.sqrt(2 * len(weights))
+    pooled = torch.cat(standard)
+    inside = (pooled.abs() < 1).double().mean()
+    assert inside == pytest.approx(math.erf(1 / math.sqrt(2)), abs=5 * 0.5 / math.sqrt(len(pooled)))  # not uniform
+    assert pooled.abs().max() > 4  # nor truncated at two or three
+
+
+def test_gradients_reach_every_parameter_of_resnet32() -> None:
+    trunk = ResNet32()
+    trunk(torch.randn(8, 3, 32, 32)).square().sum().backward()
+    for name, parameter in trunk.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+        assert parameter.grad.isfinite().all(), name
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# timm's models
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        (SMALL, 64),
+        ("test_convnext", 64),
+        ("test_vit", 160),
+        ("mobilenetv3_small_050", 64),  # a layer between pooling and classifier
+    ],
+)
+def test_channels_are_those_of_the_features(name: str, size: int) -> None:
+    trunk = TimmTrunk(name)
+    out = trunk(torch.randn(2, 3, size, size))
+    assert out.shape == (2, trunk.channels)
+    out.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "parameters"),
+    [
+        # The counts of Xie et al. 2017 and Liu et al. 2022, with 1000 classes, in millions.
+        ("resnext50_32x4d", 2048, 25.0),
+        ("convnext_tiny", 768, 28.6),
+    ],
+)
+def test_the_papers_backbones(name: str, channels: int, parameters: float) -> None:
+    with torch.device("meta"):
+        trunk = TimmTrunk(name)
+    assert trunk.channels == channels
+    assert n_parameters(trunk) + 1000 * (channels + 1) == pytest.approx(parameters * 1e6, abs=0.05e6)
+
+
+def test_options_go_to_timm() -> None:
+    assert TimmTrunk(SMALL, in_chans=1)(torch.randn(2, 1, 64, 64)).shape == (2, 96)
+    (problem,) = problems_of(SMALL, depht=3)
+    assert "depht" in problem
+    assert SMALL in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnext50_32x4", "there is no trunk 'resnext50_32x4'; did you mean 'resnext50_32x4d'?"),
+        ("convnext_tiny.fb_in1", "there are no weights 'convnext_tiny.fb_in1'; did you mean 'convnext_tiny.fb_in1k'?"),
+        ("hf-hub:timm/resnet18", "there is no trunk 'hf-hub:timm/resnet18'; known are"),
+        ("", "there is no trunk ''; known are"),
+    ],
+)
+def test_unknown_names_say_what_may_have_been_meant(name: str, words: str) -> None:
+    for problems in (problems_of(name), vision.problems_of_backbone(name)):
+        (problem,) = problems
+        assert problem.startswith(words)
+        assert len(problem) < 200  # not a list of all
+
+
+def test_a_config_knows_timms_names_and_its_own() -> None:
+    for name in (*TRUNK_NAMES, SMALL, "convnext_tiny.fb_in1k"):
+        config = Config(model=ModelConfig(name))
+        assert Config.from_toml(config.to_toml()) == config
+    for name, meant in (("mpl", "mlp"), ("resnet_32", "resnet32"), ("resnext50", "resnext50_32x4d"), ("xyzzy", None)):
+        with pytest.raises(InputError) as error:
+            Config(model=ModelConfig(name))
+        hint = f"did you mean {meant!r}?" if meant else "known are mlp, resnet32 and the names in timm.list_models()"
+        assert error.value.problems == (f"there is no trunk {name!r}; {hint}",)
+    assert set(TRUNK_NAMES) == set(TRUNKS)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Weights
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state() -> dict[str, Tensor]:
+    """A state dict of timm's whole model, classifier included."""
+    return vision.timm().create_model(SMALL, num_classes=7).state_dict()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("classifier", [True, False])
+def test_weights_come_from_a_file(state: dict[str, Tensor], suffix: str, classifier: bool, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
+    kept = {key: value for key, value in state.items() if classifier or not key.startswith("fc.")}
+    assert (len(kept) == len(state)) == classifier
+    save_file(kept, path) if suffix == ".safetensors" else torch.save(kept, path)
+    trunk = TimmTrunk(SMALL, weights=path)
+    assert trunk.backbone.state_dict().keys() == state.keys() - {"fc.weight", "fc.bias"}
+    for key, value in trunk.backbone.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+def test_of_a_checkpoint_the_averaged_model_is_taken(state: dict[str, Tensor], tmp_path: Path) -> None:
+    other = {key: torch.zeros_like(value) for key, value in state.items()}
+    wrapped = {f"module.{key}": value for key, value in state.items()}
+    torch.save({"state_dict": other, "state_dict_ema": wrapped, "epoch": 3}, tmp_path / "checkpoint.pth.tar")
+    trunk = TimmTrunk(SMALL, weights=tmp_path / "checkpoint.pth.tar")
+    assert torch.equal(trunk.backbone.conv1[0].weight, state["conv1.0.weight"])
+
+
+def test_weights_without_counters_of_normalization_are_whole(state: dict[str, Tensor], tmp_path: Path) -> None:
+    """As PyTorch wrote them before 1.0."""
+    save_file({k: v for k, v in state.items() if "num_batches_tracked" not in k}, tmp_path / "old.safetensors")
+    trunk = TimmTrunk(SMALL, weights=tmp_path / "old.safetensors")
+    assert torch.equal(trunk.backbone.conv1[0].weight, state["conv1.0.weight"])
+
+
+def test_weights_of_torchvisions_resnets_are_timms(tmp_path: Path) -> None:
+    network = vision.torchvision().models.resnet18(weights=None).eval()
+    torch.save(network.state_dict(), tmp_path / "resnet18.pth")
+    trunk = TimmTrunk("resnet18", weights=tmp_path / "resnet18.pth").eval()
+    network.fc = nn.Identity()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(trunk(x), network(x))
+
+
+def test_weights_that_do_not_fit_are_counted_and_named(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    gone = sorted(key for key in state if key.startswith("layer1.") and "num_batches" not in key)
+    for key in gone:
+        del state[key]
+    state["bn1.weight"] = torch.ones(3)
+    save_file({**state, "extra.a": torch.ones(1), "fcc.weight": torch.ones(1)}, path)
+    (problem,) = problems_of(SMALL, weights=path)
+    assert f"{len(gone)} missing ({', '.join(gone[:3])}, ...)" in problem
+    assert "2 unexpected (extra.a, fcc.weight)" in problem
+    assert "1 of another shape (bn1.weight (3,) instead of (32,))" in problem
+
+
+class Runs:
+    """Unpickling it would end the process."""
+
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return sys.exit, (3,)
+
+
+def test_files_that_hold_no_weights_are_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save(Runs(), tmp_path / "code.pth")
+    torch.save([torch.ones(2)], tmp_path / "list.pth")
+    torch.save({"epoch": 3, "note": "x", "weight": torch.ones(2)}, tmp_path / "other.pth")
+    (tmp_path / "text.safetensors").write_text("no weights", encoding="utf-8")
+    (tmp_path / "empty.pth").touch()
+    for name in ("code.pth", "list.pth", "text.safetensors", "empty.pth"):
+        (problem,) = problems_of(SMALL, weights=tmp_path / name)
+        assert problem.startswith(f"{tmp_path / name} is not a file of weights"), problem
+    (problem,) = problems_of(SMALL, weights=tmp_path / "other.pth")
+    assert "2 of its entries are no tensors (epoch, note)" in problem
+    for path in (tmp_path, tmp_path / "absent.pth"):
+        assert problems_of(SMALL, weights=path) == (f"there is no weights file {path}",)
+
+
+def test_without_a_network_one_line_says_to_pass_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable() -> Any:
+        raise ConnectionError("no route\nto host")
+
+    vision.timm()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", unreachable)
+    (problem,) = problems_of("convnext_tiny", pretrained=True)
+    assert "'convnext_tiny' could not be downloaded (no route); pass a file" in problem
+
+
+def test_offline_timms_cache_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    vision.timm()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (problem,) = problems_of(SMALL, pretrained=True, cache_dir=tmp_path)
+    assert f"{SMALL!r} could not be downloaded" in problem
+
+
+def test_pretrained_weights_need_one_source() -> None:
+    (problem,) = problems_of(SMALL, pretrained=True, weights="some.pth")
+    assert problem == "give pretrained=True or a file of weights, not both; got 'some.pth'"
+    library = vision.timm()
+    name = next(name for name in library.list_models() if not library.models.is_model_pretrained(name))
+    (problem,) = problems_of(name, pretrained=True)
+    assert problem.startswith(f"timm has no pretrained weights for {name!r}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# EfficientNet-Lite
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def lite_names(n_blocks: tuple[int, ...], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """timm's state dict under the names of `efficientnet_lite_pytorch`, from an order of layers that both share."""
+    outside = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    simple = ["_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
+    inverted = ["_expand_conv", "_bn0", *simple]
+    starts = [sum(n_blocks[:i]) for i in range(len(n_blocks))]
+    layers: dict[str, list[str]] = {}
+    for key in state:
+        if key.startswith("blocks."):
+            place, layer = ".".join(key.split(".")[:3]), key.split(".")[3]
+            if layer not in layers.setdefault(place, []):
+                layers[place].append(layer)
+    renamed = {}
+    for key, value in state.items():
+        if not key.startswith("blocks."):
+            layer, _, rest = key.partition(".")
+            renamed[f"{outside[layer]}.{rest}"] = value
+            continue
+        _, stage, block, layer, rest = key.split(".", 4)
+        order = layers[f"blocks.{stage}.{block}"]
+        theirs = (inverted if len(order) == 6 else simple)[order.index(layer)]
+        renamed[f"_blocks.{starts[int(stage)] + int(block)}.{theirs}.{rest}"] = value
+    return renamed
+
+
+def test_names_of_efficientnet_lite_pytorch_are_timms_in_another_spelling(tmp_path: Path) -> None:
+    name, n_blocks = "tf_efficientnet_lite0", (1, 2, 2, 3, 3, 4, 1)
+    theirs = vision.timm().create_model(name).state_dict()
+    for value in theirs.values():  # every tensor another than at the start
+        value.copy_(torch.rand(value.shape) * 9)
+    renamed = lite_names(n_blocks, theirs)
+    assert {"_fc.bias", "_blocks.15._expand_conv.weight", "_blocks.0._bn2.running_var"} <= renamed.keys()
+    torch.save(renamed, tmp_path / "lite0.pth")
+    trunk = TimmTrunk(name, weights=tmp_path / "lite0.pth")
+    for key, value in trunk.backbone.state_dict().items():
+        assert torch.equal(value, theirs[key]), key
+
+    renamed["_blocks.16._bn2.bias"] = renamed["_blocks.0._extra.bias"] = renamed["_swish.beta"] = torch.zeros(2)
+    del renamed["_blocks.3._bn1.weight"]
+    torch.save(renamed, tmp_path / "lite0.pth")
+    (problem,) = problems_of(name, weights=tmp_path / "lite0.pth")
+    assert "1 missing (blocks.2.0.bn2.weight)" in problem
+    assert "3 unexpected (_blocks.0._extra.bias, _blocks.16._bn2.bias, _swish.beta)" in problem
+    (problem,) = problems_of("efficientnet_lite0", weights=tmp_path / "lite0.pth")
+    assert "pads its convolutions as TensorFlow does" in problem
+
+
+def test_efficientnet_lite0_trained_on_imagenet_knows_a_palace_and_a_daisy() -> None:
+    if not LITE0.exists():
+        pytest.skip(f"needs {LITE0.name} in .data/lite0, weights that are not a part of this repository")
+    stored = torch.load(LITE0, weights_only=True)
+    start = TimmTrunk("tf_efficientnet_lite0")
+    trunk = TimmTrunk("tf_efficientnet_lite0", weights=LITE0).eval()
+    own = trunk.backbone.state_dict()
+    assert len(own) == len(stored) - 2  # all but the classifier's
+    sums = sorted(float(value.double().sum()) for key, value in stored.items() if not key.startswith("_fc."))
+    assert sorted(float(value.double().sum()) for value in own.values()) == sums
+    for name, label in (("china.jpg", 698), ("flower.jpg", 985)):  # ImageNet's "palace" and "daisy"
+        image = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        x = F.interpolate(image, size=(256, 384), mode="bicubic", antialias=True)[:, :, 16:240, 80:304]
+        with torch.no_grad():
+            z = trunk(x)
+            assert not torch.allclose(z, start.eval()(x), atol=0.1)
+            assert int((z @ stored["_fc.weight"].T + stored["_fc.bias"]).argmax()) == label
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Built from a config
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet32", 32), (SMALL, 64)])
+def test_a_config_builds_an_image_model_from_its_seed(name: str, size: int) -> None:
+    state = torch.random.get_rng_state()
+    model, again = build(with_trunk(name)), build(with_trunk(name))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for (key, value), other in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(value, other), key
+    x = torch.randn(4, 3, size, size)
+    logits = model(x, {"gamma": 0.1, "tau": 1.0})
+    assert logits.shape == (4, 2)
+    assert not torch.equal(logits, model(x, {"gamma": 0.1, "tau": 2.0}))
+
+
+def test_a_model_that_gets_other_weights_needs_no_pretrained_ones(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(state, path)
+    config = with_trunk(SMALL, weights=str(path), drop_rate=0.1)
+    model = build(config)
+    path.unlink()
+    with pytest.raises(InputError, match="no weights file"):
+        build(config)
+    again = build(config, pretrained=False)
+    again.load_state_dict(model.state_dict())
+    build(with_trunk(SMALL, pretrained=True), pretrained=False)
+
+
+@pytest.mark.parametrize(
+    ("config", "shape", "problems"),
+    [
+        (with_trunk("resnet32"), {"n_features": 3}, ("trunk 'resnet32' takes images; a table needs 'mlp'",)),
+        (with_trunk(SMALL), {"n_features": 3}, (f"trunk {SMALL!r} takes images; a table needs 'mlp'",)),
+        (with_trunk("mlp"), {}, ("trunk 'mlp' takes tables; images need 'resnet32' or timm's",)),
+        (
+            with_trunk("mlp", widht=3, n_features=4),
+            {"n_features": 3},
+            (
+                "trunk 'mlp' has no option 'n_features'; known are depth, dropout, width",
+                "trunk 'mlp' has no option 'widht'; did you mean 'width'?",
+            ),
+        ),
+        (with_trunk("resnet32", width=3), {}, ("trunk 'resnet32' has no option 'width'; it has none",)),
+    ],
+)
+def test_trunks_that_do_not_go_with_data_or_options(
+    config: Config, shape: dict[str, int], problems: tuple[str, ...]
+) -> None:
+    with pytest.raises(InputError) as error:
+        build(config, **shape)
+    assert error.value.problems == problems
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Imports
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def in_a_new_process(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_tables_and_resnet32_need_neither_timm_nor_torchvision() -> None:
+    code = """
+import importlib, pkgutil, sys
+import tunelater
+for module in pkgutil.walk_packages(tunelater.__path__, "tunelater."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+from tunelater.config import ModelConfig
+from tunelater.models import build
+build(tunelater.Config(), n_features=3)
+build(tunelater.Config(model=ModelConfig("resnet32")))
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"timm", "torchvision", "huggingface_hub"}))
+"""
+    assert in_a_new_process(code) == "[]"
+
+
+def test_torchvision_and_timm_load_beside_any_torch() -> None:
+    code = """
+import torch
+from tunelater import vision
+assert vision.torchvision() is vision.torchvision()
+vision.timm()
+import timm
+from torchvision.transforms import v2
+assert v2.RandomCrop(8)(torch.zeros(3, 16, 16)).shape == (3, 8, 8)
+print(len(vision._declared))
+"""
+    assert in_a_new_process(code) in ("0", "1")
+
+
+def test_operators_that_exist_are_not_declared_again() -> None:
+    code = """
+import torch
+try:
+    import torchvision
+except RuntimeError:
+    import sys
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+from tunelater import vision
+vision.timm()
+print(len(vision._declared))
+"""
+    assert in_a_new_process(code) == "0"
+
+
+def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    vision.torchvision()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    remedy = "image models need timm, which is not installed; install it with: pip install 'tunelater[vision]'"
+    with pytest.raises(InputError) as error:
+        Config(model=ModelConfig("resnet34"), epochs=0)
+    assert error.value.problems == (
+        f"trunk 'resnet34' is not mlp or resnet32; for one of timm's, {remedy}",
+        "epochs must be 1 or more, got 0",
+    )
+    assert problems_of("resnet34") == (remedy,)
+    Config(model=ModelConfig("resnet32"))
