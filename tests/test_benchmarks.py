@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import struct
+import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 from data_tables import problems_of
+from tunelater import vision
 from tunelater.data import benchmarks
 from tunelater.data.benchmarks import (
     CIFAR10_TASKS,
@@ -22,6 +24,7 @@ from tunelater.data.benchmarks import (
     aptos,
     cifar10,
     cifar100_household,
+    dataset,
     dogs_vs_cats,
     image_folder,
     image_table,
@@ -519,6 +522,65 @@ def test_all_problems_of_folders_come_at_once(tmp_path: Path) -> None:
     touched(tmp_path / "b", "good/a.jpg", "crack/b.jpg")
     (told,) = problems_of(lambda: image_folder(tmp_path / "a", positive="crack", test=tmp_path / "b"))
     assert "same negatives, got fine, good" in told
+
+
+def test_each_dataset_has_a_name_and_a_folder_as_its_owners_ship_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fabricated(CIFAR10_FILES, {"labels": 10})
+    folder = written_cifar(tmp_path / "cifar", "cifar-10-batches-bin", made, monkeypatch)
+    for task in CIFAR10_TASKS:
+        assert dataset(f"cifar10-{task}", folder).digest == cifar10(folder, task).digest
+    pets(tmp_path / "pets", 1_001)
+    assert dataset("dogs-vs-cats", tmp_path / "pets", seed=4).digest == dogs_vs_cats(tmp_path / "pets", seed=4).digest
+    eyes = pd.DataFrame({"id_code": [f"{i:03}" for i in range(50)], "diagnosis": [0, 1, 2, 3, 4] * 10})
+    file = written_tables(touched(tmp_path / "eyes", *(f"train_images/{i:03}.png" for i in range(50))), {"train": eyes})
+    images = tmp_path / "eyes" / "train_images"
+    assert dataset("aptos", tmp_path / "eyes").digest == aptos(file["train"], images=images).digest
+
+
+def test_melanoma_is_found_under_its_owners_names(tmp_path: Path) -> None:
+    tables = isic()
+    names = {"labels_2019": "2019_Training_GroundTruth", "labels_2020": "2020_Training_GroundTruth"}
+    names |= {"lesions_2019": "2019_Training_Metadata", "duplicates_2020": "2020_Training_Duplicates"}
+    images = {"images_2019": tmp_path / "ISIC_2019_Training_Input", "images_2020": tmp_path / "train"}
+    told = "\n".join(problems_of(lambda: dataset("melanoma", tmp_path)))
+    for words in ("2019_Training_GroundTruth.csv", "2020_Training_GroundTruth.csv or train.csv", "2019_Training_Input"):
+        assert words in told
+    files = {key: tmp_path / f"ISIC_{name}.csv" for key, name in names.items()}
+    for key, path in files.items():
+        tables[key].to_csv(path, index=False)
+    for year in (2019, 2020):
+        column = next(name for name in ("image", "image_name") if name in tables[f"labels_{year}"])
+        touched(images[f"images_{year}"], *(f"{name}.jpg" for name in tables[f"labels_{year}"][column]))
+    assert dataset("melanoma", tmp_path).digest == melanoma(**files, **images).digest
+
+
+def test_cifar_is_downloaded_where_asked_for_and_there_is_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vision.torchvision()
+    datasets = pytest.importorskip("torchvision.datasets")
+
+    def fetch(root: str, download: bool) -> None:
+        written_cifar(Path(root), "cifar-10-batches-py", fabricated(CIFAR10_FILES, {"labels": 10}), monkeypatch)
+
+    monkeypatch.setattr(datasets, "CIFAR10", fetch)
+    benchmark = dataset("cifar10-automobile-truck", tmp_path / "new", download=True)
+    assert benchmark.classes == ("automobile", "truck")
+
+    def offline(root: str, download: bool) -> None:
+        raise urllib.error.URLError("Temporary failure in name resolution")
+
+    monkeypatch.setattr(datasets, "CIFAR10", offline)
+    (told,) = problems_of(lambda: dataset("cifar10-automobile-truck", tmp_path / "none", download=True))
+    assert "CIFAR10 could not be downloaded" in told
+    assert "name resolution" in told
+    told = problems_of(lambda: dataset("melanom", tmp_path / "no"))
+    assert "did you mean 'melanoma'" in told[0]
+    assert "no such folder" in told[1]
+    (told,) = problems_of(lambda: dataset("aptos", tmp_path, download=True))
+    assert "only CIFAR can be downloaded" in told
 
 
 def labelled(folder: Path, n: int = 60) -> pd.DataFrame:

@@ -4,15 +4,17 @@ Each dataset has one function; it gives a `Benchmark`: a training and a test par
 class 1. `Benchmark.parts` cuts a validation part from the training part and then sub-samples the positives that are
 left to an imbalance ratio. The sizes are those of the paper's Table 12, as far as they can be.
 
-Any other images come in by `image_folder` (a folder for each class) and `image_table` (a CSV file of paths and labels).
+Any other images come in by `image_folder` (a folder for each class) and `image_table` (a CSV file of paths and labels);
+by `labelled_folder` and `labelled_table`, before they are divided.
 
-Nothing is downloaded, and no image file is opened. Loading never runs code: the pickles of CIFAR are checked against
-the owners' md5 sums, and read by an unpickler that knows arrays and nothing else.
+Nothing is downloaded unless asked for, and no image file is opened. Loading never runs code: the pickles of CIFAR are
+checked against the owners' md5 sums, and read by an unpickler that knows arrays and nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import os
 import pickle
@@ -31,6 +33,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from tunelater import vision
 from tunelater.data.imbalance import problems_of_beta, split_rows, subsample
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
 
@@ -712,6 +715,19 @@ def image_folder(folder: PathLike, *, positive: str, test: float | PathLike = 0.
     problems.check(seed >= 0, f"seed must be at least 0, got {seed}")
     problems.add(*_problems_of_test(test))
     folders = [Path(folder), *([] if isinstance(test, (int, float)) else [Path(test)])]
+    parts, classes = _in_folders(folders, positive, problems)
+    return _with_test(classes, parts, test, seed)
+
+
+def labelled_folder(folder: PathLike, *, positive: str) -> tuple[LabelledImages, tuple[str, str]]:
+    """As `image_folder`, before any split: all images, and the names of class 0 and class 1."""
+    (images,), classes = _in_folders([Path(folder)], positive, Problems())
+    return images, classes
+
+
+def _in_folders(
+    folders: Sequence[Path], positive: str, problems: Problems
+) -> tuple[list[LabelledImages], tuple[str, str]]:
     found = [_class_folders(place, positive, problems) for place in folders]
     names = {name for classes, _ in found for name in classes if name != positive}
     problems.check(
@@ -723,7 +739,7 @@ def image_folder(folder: PathLike, *, positive: str, test: float | PathLike = 0.
     for place, (_, paths) in zip(folders, found, strict=True):
         target = [path.relative_to(place).parts[0] == positive for path in paths]
         parts.append(LabelledImages(folders[0].name, np.array(target, np.int64), paths=tuple(paths)))
-    return _with_test(folders[0].name, (names.pop(), positive), parts, test, seed)
+    return parts, (names.pop(), positive)
 
 
 def image_table(
@@ -763,18 +779,46 @@ def image_table(
     problems.check(seed >= 0, f"seed must be at least 0, got {seed}")
     problems.add(*_problems_of_test(test))
     files = [Path(labels), *([] if isinstance(test, (int, float)) else [Path(test)])]
-    columns = [(path,), (target,), *([] if group is None else [(group,)])]
-    tables = [table for file in files if (table := _read_csv(file, columns, problems)) is not None]
+    parts, classes = _in_tables(files, positive, (path, target, group), folder, unlabelled, problems)
+    return _with_test(classes, parts, test, seed)
+
+
+def labelled_table(
+    labels: PathLike,
+    *,
+    positive: str,
+    path: str = "path",
+    target: str = "label",
+    group: str | None = None,
+    folder: PathLike | None = None,
+    unlabelled: bool = False,
+) -> tuple[LabelledImages, tuple[str, str]]:
+    """As `image_table`, before any split: all images, and the names of class 0 and class 1."""
+    (images,), classes = _in_tables([Path(labels)], positive, (path, target, group), folder, unlabelled, Problems())
+    return images, classes
+
+
+def _in_tables(
+    files: Sequence[Path],
+    positive: str,
+    columns: tuple[str, str, str | None],
+    folder: PathLike | None,
+    unlabelled: bool,
+    problems: Problems,
+) -> tuple[list[LabelledImages], tuple[str, str]]:
+    path, target, group = columns
+    needed = [(name,) for name in columns if name is not None]
+    tables = [table for file in files if (table := _read_csv(file, needed, problems)) is not None]
     if len(tables) < len(files):
         raise InputError(problems)
     table = pd.concat(tables, ignore_index=True)
     told = " and ".join(map(str, files))
     _check_named_once(table[path], told, problems)
-    for column in columns:
-        empty = np.flatnonzero(table[column[0]] == "")
+    for (column,) in needed:
+        empty = np.flatnonzero(table[column] == "")
         problems.check(
             not len(empty),
-            f"{told}: every row needs a {column[0]}, got {len(empty):,} without, first {_some(table[path][empty])}",
+            f"{told}: every row needs a {column}, got {len(empty):,} without, first {_some(table[path][empty])}",
         )
     negative = _other_label(table[target], positive, told, problems)
     place = Path(folder) if folder is not None else files[0].parent
@@ -789,8 +833,107 @@ def image_table(
         groups=None if group is None else table[group].to_numpy(str),
     )
     ends = np.cumsum([0, *map(len, tables)])
-    parts = [found.take(np.arange(a, b)) for a, b in pairwise(ends)]
-    return _with_test(files[0].stem, (negative, positive), parts, test, seed)
+    return [found.take(np.arange(a, b)) for a, b in pairwise(ends)], (negative, positive)
+
+
+# ------------------------------------------------------------------------------------------------------------- by name
+
+
+def dataset(name: str, folder: PathLike, *, seed: int = 0, download: bool = False) -> Benchmark:
+    """One of the paper's datasets by name, from a folder that holds its files under the names its owners gave them.
+
+    | name | files in the folder |
+    |---|---|
+    | `cifar10-automobile-deer`, `-automobile-truck`, `-animal-vehicle` | `cifar-10-batches-bin` or `-py` |
+    | `cifar100-household` | `cifar-100-binary` or `cifar-100-python` |
+    | `melanoma` | `ISIC_2019_Training_GroundTruth.csv` and `ISIC_2020_Training_GroundTruth.csv` (or `train.csv`), the \
+      images in `ISIC_2019_Training_Input` and `ISIC_2020_Training_JPEG/train` (or `train`); if there, also \
+      `ISIC_2019_Training_Metadata.csv` and `ISIC_2020_Training_Duplicates.csv` |
+    | `aptos` | `train.csv` and `train_images` |
+    | `dogs-vs-cats` | `train` |
+
+    Args:
+        name: one of `DATASETS`.
+        folder: where the files are.
+        seed: of the split into training and test, where the owners give none; at least 0.
+        download: fetch CIFAR into the folder first, through torchvision, where it is not there already.
+
+    Raises:
+        InputError: an unknown name, files that are missing or cannot be fetched, or anything that the dataset's own
+            function refuses.
+    """
+    problems = Problems()
+    problems.check(name in DATASETS, f"there is no dataset {name!r}{did_you_mean(name, DATASETS)}")
+    problems.check(
+        not download or name not in DATASETS or name in _DOWNLOADED,
+        f"only CIFAR can be downloaded, got {name!r}: fetch its files from where its owners publish them",
+    )
+    folder = Path(folder)
+    problems.check(download or folder.is_dir(), f"{folder} must be the folder of the dataset, got no such folder")
+    problems.raise_if_any()
+    if download:
+        _download(_DOWNLOADED[name], folder)
+    return _LOADERS[name](folder, seed)
+
+
+def _download(kind: str, folder: Path) -> None:
+    """The python version of CIFAR, as `torchvision.datasets` fetches it: checked, and nothing where it is there."""
+    vision.torchvision()
+    datasets = importlib.import_module("torchvision.datasets")
+    try:
+        getattr(datasets, kind)(str(folder), download=True)
+    except OSError as error:  # URLError is one
+        raise InputError(
+            f"{kind} could not be downloaded to {folder} ({error}); fetch its archive elsewhere and unpack it there"
+        ) from None
+    except RuntimeError as error:  # how torchvision tells a damaged archive
+        raise InputError(f"{kind} in {folder} is not whole ({error}); remove what is there and try again") from None
+
+
+def _melanoma_in(folder: Path, seed: int) -> Benchmark:
+    problems = Problems()
+
+    def found(*names: str) -> Path:
+        there = [folder / name for name in names if (folder / name).exists()]
+        problems.check(bool(there), f"{folder} must hold {' or '.join(names)} for melanoma, got none; fetch it")
+        return there[0] if there else folder
+
+    def optional(name: str) -> Path | None:
+        return folder / name if (folder / name).exists() else None
+
+    labels_2019 = found("ISIC_2019_Training_GroundTruth.csv")
+    labels_2020 = found("ISIC_2020_Training_GroundTruth.csv", "train.csv")
+    images_2019 = found("ISIC_2019_Training_Input")
+    images_2020 = found("ISIC_2020_Training_JPEG/train", "ISIC_2020_Training_JPEG", "train")
+    problems.raise_if_any()
+    return melanoma(
+        labels_2019,
+        labels_2020,
+        lesions_2019=optional("ISIC_2019_Training_Metadata.csv"),
+        duplicates_2020=optional("ISIC_2020_Training_Duplicates.csv"),
+        images_2019=images_2019,
+        images_2020=images_2020,
+        seed=seed,
+    )
+
+
+def _cifar10_of(task: str) -> Callable[[Path, int], Benchmark]:
+    return lambda folder, seed: cifar10(folder, task)
+
+
+_LOADERS: Mapping[str, Callable[[Path, int], Benchmark]] = {
+    **{f"cifar10-{task}": _cifar10_of(task) for task in CIFAR10_TASKS},
+    "cifar100-household": lambda folder, seed: cifar100_household(folder),
+    "melanoma": _melanoma_in,
+    "aptos": lambda folder, seed: aptos(folder / "train.csv", images=folder / "train_images", seed=seed),
+    "dogs-vs-cats": lambda folder, seed: dogs_vs_cats(folder, seed=seed),
+}
+DATASETS = tuple(_LOADERS)
+"""The names that `dataset` knows."""
+_DOWNLOADED = {name: "CIFAR100" if name == "cifar100-household" else "CIFAR10" for name in DATASETS if "cifar" in name}
+
+
+# --------------------------------------------------------------------------------------------------------------- pieces
 
 
 def _problems_of_test(test: float | PathLike) -> list[str]:
@@ -800,15 +943,27 @@ def _problems_of_test(test: float | PathLike) -> list[str]:
 
 
 def _with_test(
-    name: str, classes: tuple[str, str], parts: Sequence[LabelledImages], test: float | PathLike, seed: int
+    classes: tuple[str, str], parts: Sequence[LabelledImages], test: float | PathLike, seed: int
 ) -> Benchmark:
     if not isinstance(test, (int, float)):
-        return Benchmark(name, classes, parts[0], parts[1], "as given")
-    images = parts[0]
+        return Benchmark(parts[0].name, classes, parts[0], parts[1], "as given")
+    return divided(parts[0], classes, test=test, seed=seed)
+
+
+def divided(images: LabelledImages, classes: tuple[str, str], *, test: float = 0.2, seed: int = 0) -> Benchmark:
+    """A training and a test part, stratified by class, and by group where there are groups.
+
+    Args:
+        test: the fraction to report on, between 0 and 1.
+        seed: at least 0.
+
+    Raises:
+        InputError: too few images or groups to divide.
+    """
     rows = split_rows(images.target, (1 - test, 0, test), seed=seed, groups=images.groups)
     how = "class" if images.groups is None else "class and group"
     split = f"{test:g}, by {how}, seed {seed}"
-    return Benchmark(name, classes, images.take(rows["train"]), images.take(rows["test"]), split)
+    return Benchmark(images.name, classes, images.take(rows["train"]), images.take(rows["test"]), split)
 
 
 def _drawn(strata: np.ndarray, n_drawn: Callable[[int], int], seed: int) -> np.ndarray:
