@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from tunelater.cli import app
 from tunelater.demo import METHODS, NEEDS, TARGET, thyroid
-from tunelater.runs import Run
+from tunelater.runs import Run, building
 from tunelater.tuning import OperatingPoint
 
 
@@ -45,6 +45,20 @@ def test_demo_prints_a_table_with_verdicts_and_leaves_everything(tmp_path: Path)
     again = CliRunner().invoke(app, ["demo", "--out", str(out)])
     assert again.exit_code == 2
     assert "--force" in again.stderr
+
+
+def test_two_demos_at_once_and_files_of_others(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    with building(out, "demo 0"):
+        result = CliRunner().invoke(app, ["demo", "--out", str(out)])
+    assert result.exit_code == 2
+    assert "is being made by another" in result.stderr
+    out.mkdir()
+    for name in ("result.txt", "alerts.csv"):
+        (out / name).write_text("mine")
+    result = CliRunner().invoke(app, ["demo", "--out", str(out), "--force"])
+    assert result.exit_code == 2
+    assert "also holds alerts.csv, which would be lost" in result.stderr
 
 
 @pytest.mark.parametrize("content", ["notes", "run"])

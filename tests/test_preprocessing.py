@@ -41,6 +41,33 @@ def test_what_a_row_becomes_does_not_depend_on_other_rows(numeric: str) -> None:
     assert preprocessor.transform(features[:0]).shape == (0, preprocessor.n_features)
 
 
+def test_the_digest_is_of_what_was_learned(tmp_path: Path) -> None:
+    """The same after loading and after fitting anew; another for other settings, kinds of columns or values."""
+    preprocessor, features = fitted()
+    preprocessor.save(tmp_path / "p.skops")
+    schema = preprocessor.schema
+    others = [Preprocessor().fit(features[:120].drop(columns=["day"]), _without(schema, "day")), fitted("standard")[0]]
+    for name, value in (("amount", 1e6), ("flag", np.nan), ("colour", "purple"), ("count", np.nan)):
+        changed = features[:120].copy()
+        changed.loc[changed.index[:60], name] = value
+        others.append(Preprocessor().fit(changed, schema))
+    digests = [p.digest() for p in (preprocessor, Preprocessor.load(tmp_path / "p.skops"), fitted()[0], *others)]
+    assert digests[0] == digests[1] == digests[2]
+    assert len(set(digests)) == 1 + len(others)
+
+
+def _without(schema: TableSchema, name: str) -> TableSchema:
+    columns = {column: kind for column, kind in schema.columns.items() if column != name}
+    return TableSchema(columns, schema.target, schema.positive, schema.negative)
+
+
+def test_categories_are_those_of_training() -> None:
+    preprocessor, features = fitted()
+    for name, known in preprocessor.categories().items():
+        assert known == set(features[name][:120].dropna())
+    assert preprocessor.categories().keys() == {"colour", "code"}
+
+
 def test_quantiles_of_the_training_rows_are_normal() -> None:
     x = pd.DataFrame({"x": np.random.default_rng(0).lognormal(0, 3, 5000)})
     z = Preprocessor().fit(x, TableSchema({"x": "numeric"}, "y", "1", "0")).transform(x)[:, 0]

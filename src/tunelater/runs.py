@@ -11,7 +11,7 @@ RUN/
   scores/validation.npz    log-odds of the validation rows over a grid of lambdas
   metrics.csv, tensorboard/  the course of the training
   environment.json         versions of Python and of the libraries
-  DONE                     the model's identity, and a digest of each file above; written last
+  DONE                     the format, the model's identity, and a digest of each file above; written last
 ```
 
 A run is built in a hidden folder beside its place and renamed when it is whole. One that was interrupted is found there
@@ -20,14 +20,16 @@ and goes on from its checkpoint.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +41,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 
-from tunelater.config import Config
+from tunelater.config import Config, FiLMConfig
+from tunelater.data.cells import some_of
 from tunelater.data.preprocessing import Preprocessor
 from tunelater.data.splits import TensorSplit
 from tunelater.data.tables import TableSchema
@@ -50,7 +53,8 @@ from tunelater.models import build
 from tunelater.problems import InputError
 from tunelater.scoring import Scores, score
 
-FORMAT = 1
+FORMAT = 2
+"""Of the run folder, stated in the first line of DONE, which every format has. Format 1 had no such line."""
 LIBRARIES = (
     "tunelater",
     "torch",
@@ -100,17 +104,19 @@ class Run:
     def id(self) -> str:
         """Identity of the model: a digest of all that its scores depend on, and of the data behind it.
 
-        It is made of values, not of files, so that another version of this library finds the same.
+        It is made of values, not of files, so that another version of this library finds the same: weights, network,
+        conditioning, preprocessing, loss, and the range of lambda. Settings of the training alone don't count.
         """
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.preprocessor.digest().encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         schema = self.schema
         meaning = {
+            "network": [self.config.model.trunk, _network_options(self.config)],
+            "film": _film_settings(self.config),
             "loss": self.config.loss,
             "lambdas": {name: [float(d.a), float(d.b)] for name, d in self.config.lambdas.items()},
-            "columns": dict(schema.columns),
             "labels": [schema.target, schema.negative, schema.positive],
             "class_counts": self.data["class_counts"],
             "fingerprint": self.data["fingerprint"],
@@ -151,7 +157,11 @@ class Run:
             save_scores(self.validation, folder / "scores" / "validation.npz")
         _write_json(folder / "environment.json", environment())
         files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name in WRITTEN]
-        lines = [self.id, *(f"{_digest(p)}  {p.relative_to(folder).as_posix()}" for p in files)]
+        lines = [
+            f"{_FORMAT_LINE}{FORMAT}",
+            self.id,
+            *(f"{_digest(p)}  {p.relative_to(folder).as_posix()}" for p in files),
+        ]
         (folder / "DONE").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     @classmethod
@@ -159,12 +169,14 @@ class Run:
         """Load a run folder. Nothing in it is executed.
 
         Raises:
-            InputError: no such folder, an unfinished or damaged run, or files that do not belong together.
+            InputError: no such folder, a run of another format, an unfinished or damaged one, or files that do not
+                belong together.
         """
         path = Path(path)
         if not (path / "DONE").is_file():
             what = "is not a finished run" if path.is_dir() else "does not exist"
             raise InputError(f"run folder {path} {what}; make one with `tunelater fit`")
+        _check_format(path)
         stated, changed = _changed_files(path)
         if changed:
             raise InputError(f"run folder {path} is damaged: {', '.join(changed)} is not what fit wrote")
@@ -176,7 +188,7 @@ class Run:
             with np.load(path / "rows.npz", allow_pickle=False) as stored:
                 rows = {name: stored[name] for name in stored.files if not name.endswith(_HASHES)}
                 hashes = {name: stored[f"{name}{_HASHES}"] for name in rows}
-            model = build(config, n_features=preprocessor.n_features)
+            model = build(config, n_features=preprocessor.n_features, pretrained=False)
             model.load_state_dict(load_file(path / "weights.safetensors"))
             scores = path / "scores" / "validation.npz"
             validation = load_scores(scores) if scores.is_file() else None
@@ -190,9 +202,55 @@ class Run:
         return run
 
 
+_FORMAT_LINE = "tunelater.run/"
+
+
+def _format_of(folder: Path) -> int | None:
+    """The format of a run folder, by the first line of its DONE; None where it is no run folder."""
+    try:
+        with (folder / "DONE").open("rb") as file:
+            first = file.readline(100).decode(errors="replace").strip()
+    except OSError:
+        return None
+    if re.fullmatch(r"[0-9a-f]{16}", first):
+        return 1
+    stated = re.fullmatch(re.escape(_FORMAT_LINE) + r"(\d{1,9})", first)
+    return int(stated[1]) if stated else None
+
+
+def _check_format(path: Path) -> None:
+    found = _format_of(path)
+    if found is None:
+        raise InputError(f"run folder {path} is damaged: DONE is not what fit wrote")
+    if found > FORMAT:
+        raise InputError(
+            f"run folder {path} has the format {found}, of a later version of tunelater; this version reads format "
+            f"{FORMAT}: update tunelater"
+        )
+    if found < FORMAT:
+        raise InputError(
+            f"run folder {path} has the format {found}, of an earlier version of tunelater; this version reads format "
+            f"{FORMAT}: fit again on the same table (config.toml there holds the settings: --config)"
+        )
+
+
+def _film_settings(config: Config) -> dict[str, Any] | None:
+    """How lambda enters the network, where it does; what has its default is left out, also what later versions add."""
+    if config.film is None or not config.lambdas.free:
+        return None
+    defaults = vars(FiLMConfig())
+    return {name: value for name, value in dataclasses.asdict(config.film).items() if value != defaults[name]}
+
+
+def _network_options(config: Config) -> dict[str, Any]:
+    """The options of the trunk without those that say where its first weights came from."""
+    return {name: value for name, value in config.model.options.items() if name not in ("pretrained", "weights")}
+
+
 def _changed_files(folder: Path) -> tuple[str, list[str]]:
     """The identity that DONE states, and the files that are missing or not as DONE describes them."""
-    stated, *lines = (folder / "DONE").read_text(encoding="utf-8").splitlines() or [""]
+    _, stated, *lines = [*(folder / "DONE").read_text(encoding="utf-8").splitlines(), "", ""]
+    lines = [line for line in lines if line]
     files = [line.partition("  ")[::2] for line in lines]
     if len(files) < len(WRITTEN) - 1:  # the scores are optional
         return stated, ["DONE"]
@@ -257,25 +315,61 @@ def _write_json(path: Path, value: Any) -> None:
 # ------------------------------------------------------------------------------------------- atomic places
 
 
-def output_problems(out: str | Path, *, force: bool, folder: bool, ours: str = "DONE") -> list[str]:
+WHOLE_RUN = frozenset(
+    {
+        "config.toml", "weights.safetensors", "schema.json", "preprocessing.skops", "data.json", "rows.npz", "scores",
+        "metrics.csv", "tensorboard", "environment.json", "DONE",
+    }
+)  # fmt: skip
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a whole run, of any format."""
+    return _format_of(folder) is not None
+
+
+def output_problems(
+    out: str | Path,
+    *,
+    force: bool,
+    folder: bool,
+    ours: Callable[[Path], bool] = is_run,
+    written: frozenset[str] = WHOLE_RUN,
+) -> list[str]:
     """Why a result may not be written to `out`: it exists, it is not ours to replace, or it has no place.
 
     Args:
-        folder: whether the result is a folder; one is replaced only if it holds the file `ours`, or nothing.
+        folder: whether the result is a folder. One is replaced only if it is empty, or `ours` and without a file that
+            is not among those `written` into it.
     """
     out = Path(out)
-    parent = out.absolute().parent
+    parent = placed(out).parent
+    if run := next((above for above in placed(out).resolve().parents if is_run(above)), None):
+        return [f"{out} lies in the run folder {run}, where only fit writes; name another place"]
+    if folder and placed(out) in (Path.cwd(), *Path.cwd().parents):
+        return [f"{out} is the folder that you are in, or lies above it; name one inside of it"]
     if not parent.is_dir():
         return [f"the folder for {out} does not exist; make it first"]
     if not os.access(parent, os.W_OK | os.X_OK):
         return [f"the folder for {out} cannot be written to; name another place, or change its permissions"]
     if not out.exists() or (folder and out.is_dir() and not any(out.iterdir())):
         return []
-    if folder and not (out / ours).is_file():
+    if folder and not ours(out):
         return [f"{out} exists and is not a run folder, so it is not replaced; name another place"]
+    if folder and (foreign := sorted(p.name for p in out.iterdir() if p.name not in written and p.name != ".DS_Store")):
+        return [f"{out} also holds {some_of(foreign)}, which would be lost; move that, or name another place"]
     if not folder and not out.is_file():
         return [f"{out} exists and is not a file; name another place"]
     return [] if force else [f"{out} exists; say --force (force=True) to replace it"]
+
+
+def placed(out: str | Path) -> Path:
+    """The absolute place of a result, without `.` and `..`; a link is a place of its own."""
+    return Path(os.path.abspath(out))
+
+
+def _partial(out: Path) -> Path:
+    return placed(out).parent / f".{placed(out).name}.partial"
 
 
 LOCK = "lock"
@@ -283,12 +377,14 @@ LOCK = "lock"
 
 @contextmanager
 def building(out: Path, identity: str) -> Iterator[Path]:
-    """As `unfinished`, for one fit alone. The folder stays after an interruption, and goes after any other failure.
+    """The hidden folder in which the result for `out` is built: an interrupted one of the same identity, or a new one.
+
+    It stays after an interruption, and goes after any other failure.
 
     Raises:
         InputError: another process, or another thread, builds the same.
     """
-    partial = out.absolute().parent / f".{out.name}.partial"
+    partial = _partial(out)
     partial.mkdir(exist_ok=True)
     lock = partial / LOCK
     _take(lock, out)
@@ -356,24 +452,13 @@ def _emptied_unless(partial: Path, identity: str) -> Path:
     return partial
 
 
-def unfinished(out: Path, identity: str) -> Path:
-    """The hidden folder in which the run for `out` is built: an interrupted one of the same identity, or a new one."""
-    partial = out.absolute().parent / f".{out.name}.partial"
-    marker = partial / "identity"
-    if partial.exists() and not (marker.is_file() and marker.read_text(encoding="utf-8") == identity):
-        shutil.rmtree(partial)
-    partial.mkdir(exist_ok=True)
-    marker.write_text(identity, encoding="utf-8")
-    return partial
-
-
 def publish(partial: Path, out: Path) -> None:
     """Rename a finished folder into place, replacing an older run only once the new one is whole."""
     for leftover in ("identity", "checkpoint.pt", "checkpoint.pt.partial", LOCK):
         (partial / leftover).unlink(missing_ok=True)
-    old = None
+    old, out = None, placed(out)
     if out.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.absolute().parent))
+        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
         os.rename(out, old / out.name)
     os.rename(partial, out)
     if old is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,6 +157,11 @@ class OperatingPoint:
             raise InputError(f"an operating point is JSON, which this is not: {error}") from None
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             got = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+            if _is_later(got):
+                raise InputError(
+                    f"the operating point has the format {got!r}, of a later version of tunelater; this version reads "
+                    f"{FORMAT!r}: update tunelater"
+                )
             raise InputError(f"an operating point has format {FORMAT!r}, got {got!r}; make one with `tunelater tune`")
         problems = _problems_of_point(raw)
         if problems:
@@ -179,6 +185,12 @@ class OperatingPoint:
             return cls.from_json(path.read_text(encoding="utf-8"))
         except (InputError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: {error}") from None
+
+
+def _is_later(found: object) -> bool:
+    kind, _, number = FORMAT.partition("/")
+    later = re.fullmatch(rf"{re.escape(kind)}/(\d+)", str(found))
+    return later is not None and int(later[1]) > int(number)
 
 
 def _problems_of_point(raw: Mapping[str, Any]) -> list[str]:

@@ -36,6 +36,7 @@ from tunelater.data.reading import checked_file, read_table
 from tunelater.data.splits import Splits, TensorSplit, class_counts
 from tunelater.models import build
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
+from tunelater.runs import FORMAT as RUN_FORMAT
 from tunelater.runs import Run, building, output_problems, publish
 from tunelater.scoring import Scores
 from tunelater.training import train
@@ -46,7 +47,7 @@ Table = str | Path | pd.DataFrame
 SMALLEST_SPLIT_OF_POSITIVES = 5
 """Positives under which a split says next to nothing; fitting warns."""
 EQUAL_BY_CHANCE = 0.1
-"""Share of rows held back that equal a training row over which equal rows are no sign of the same table."""
+"""Share of rows of one split that equal rows of another over which equal rows are no sign of the same table."""
 MOST_UNSEEN_COUNTED = 10_000
 
 
@@ -124,7 +125,7 @@ def fit(
 
     if out is None:
         return trained(None)
-    with building(Path(out), f"{config.to_toml()}\n{facts}\n{schema.to_json()}") as folder:
+    with building(Path(out), f"{RUN_FORMAT}\n{config.to_toml()}\n{facts}\n{schema.to_json()}") as folder:
         run = trained(folder)
         run.save(folder)
         publish(folder, Path(out))
@@ -150,7 +151,8 @@ def tune(
 
     Args:
         run: a run, or its folder.
-        data: labelled rows. Where it is the table that the run was fitted on, its validation rows are taken.
+        data: labelled rows. Where it is the table that the run was fitted on, its validation rows are taken. From any
+            other table, rows that equal training or test rows of that table are left out, with a warning.
         maximize, minimize, cost, subject_to: the need; see `OperatingGrid.select`.
         prior: the share of positives where the model will be used; by default the rows' own.
         grid: how many values of each hyperparameter to try, or which; see `LambdaSpace.grid`.
@@ -172,7 +174,8 @@ def tune(
         with problems_of(found):
             lambdas = loaded.config.lambdas.grid(grid)
         with problems_of(found):
-            samples, split = _labelled(loaded, data, "test" if allow_test else "validation")
+            own, apart = ("test", ("train",)) if allow_test else ("validation", ("train", "test"))
+            samples, split = _labelled(loaded, data, own, apart)
     found.raise_if_any()
     assert loaded is not None
     scores = loaded.score(samples, lambdas, split=split)
@@ -200,7 +203,9 @@ def evaluate(run: Run | str | Path, data: Table, *, at: OperatingPoint | str | P
     """What an operating point achieves on labelled rows, with 95% intervals.
 
     Args:
-        data: labelled rows. Where it is the table that the run was fitted on, its test rows are taken.
+        data: labelled rows. Where it is the table that the run was fitted on, its test rows are taken. From any other
+            table, rows that equal training rows of that table, or validation rows (on which training stopped and the
+            point was chosen), are left out, with a warning.
         at: an operating point, or its file.
 
     Raises:
@@ -216,7 +221,7 @@ def evaluation(run: Run | str | Path, data: Table, *, at: OperatingPoint | str |
     point = _point(at, loaded, found)
     if loaded is not None:
         with problems_of(found):
-            samples, split = _labelled(loaded, data, "test")
+            samples, split = _labelled(loaded, data, "test", ("train", "validation"))
     found.raise_if_any()
     assert loaded is not None
     assert point is not None
@@ -368,6 +373,8 @@ def _problems_of_point_file(out: Path, data: Table, force: bool) -> list[str]:
     """Why an operating point may not be written there: only another one is replaced."""
     if _same_place(out, data):
         return [f"{out} is the table to choose on, which is not replaced; name another place"]
+    if problems := output_problems(out, force=True, folder=False):
+        return problems
     if out.is_file() and not _is_point(out):
         return [f"{out} exists and is not an operating point, so it is not replaced; name another place"]
     return output_problems(out, force=force, folder=False)
@@ -378,7 +385,7 @@ def _is_point(path: Path) -> bool:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(raw, dict) and raw.get("format") == FORMAT
+    return isinstance(raw, dict) and str(raw.get("format")).startswith(FORMAT.partition("/")[0] + "/")
 
 
 def _problems_of_result(out: Path, inputs: Sequence[Any], force: bool) -> list[str]:
@@ -449,9 +456,9 @@ def _warn_of_positives(y: NDArray[np.int64], rows: Mapping[str, NDArray[np.int64
         )
 
 
-def _labelled(run: Run, data: Table, own_split: str) -> tuple[TensorSplit, str]:
-    """Labelled samples of a table, and the name of the split that they are; only the run's own `own_split` rows where
-    the table is the one that it was fitted on."""
+def _labelled(run: Run, data: Table, own_split: str, apart: Sequence[str]) -> tuple[TensorSplit, str]:
+    """Labelled samples of a table, and the name of the split that they are: the run's own `own_split` rows where the
+    table is the one that it was fitted on; else all rows but those that equal rows of the splits kept `apart`."""
     frame = _read(data, run.schema.header)
     problems = Problems()
     weights = None
@@ -470,7 +477,6 @@ def _labelled(run: Run, data: Table, own_split: str) -> tuple[TensorSplit, str]:
         if not len(index):
             raise InputError(f"the run kept no {own_split} rows of this table; give rows that it was not fitted on")
         return _rows(samples, index), own_split
-    apart = ("train", "test") if own_split == "validation" else ("train",)
     return _rows(samples, _not_of_run(run, features, y, apart)), "given"
 
 
@@ -500,8 +506,11 @@ def _not_of_run(run: Run, features: pd.DataFrame, y: NDArray[np.int64], splits: 
         kept &= ~equal
         if equal.any():
             told.append(f"{equal.sum()} of {len(y)} rows equal {name} rows of the table that the run was fitted on")
-    if told and _alike(run):
+    by_chance = _equal_by_chance(run, splits)
+    if told and by_chance > EQUAL_BY_CHANCE:
         _warn(f"{'; '.join(told)}; they count, because many rows of that table equal others by chance")
+        return np.arange(len(y))
+    if 1 - kept.mean() <= 2 * by_chance:  # as among rows that nobody saw
         return np.arange(len(y))
     if told and len(np.unique(y[kept])) < 2:
         raise InputError(
@@ -513,23 +522,21 @@ def _not_of_run(run: Run, features: pd.DataFrame, y: NDArray[np.int64], splits: 
     return np.flatnonzero(kept)
 
 
-def _alike(run: Run) -> bool:
-    """Whether equal rows say little: many rows held back from training equal a training row all the same."""
-    others = np.concatenate([run.hashes["validation"], run.hashes["test"]])
-    return bool(np.isin(others, run.hashes["train"]).mean() > EQUAL_BY_CHANCE)
+def _equal_by_chance(run: Run, splits: Sequence[str]) -> float:
+    """The share of the rows of the run's other splits that equal a row of these all the same."""
+    others = [rows for name, rows in run.hashes.items() if name not in splits]
+    if not sum(map(len, others)):
+        others, splits = [run.hashes["validation"]], ("train",)
+    return float(np.isin(np.concatenate(others), np.concatenate([run.hashes[name] for name in splits])).mean())
 
 
 class _Unseen:
     """Counts the cells of categories that training did not have."""
 
     def __init__(self, run: Run) -> None:
-        names = [name for name, kind in run.schema.columns.items() if kind == "categorical"]
-        self._found = dict.fromkeys(names, 0)
-        self._known: dict[str, Any] = {}
-        if names:
-            encoder = run.preprocessor._transformer.named_transformers_["categorical"]
-            self._known = dict(zip(names, map(set, encoder.categories_), strict=True))
-        self._values: dict[str, set[str]] = {name: set() for name in names}
+        self._known = run.preprocessor.categories()
+        self._found = dict.fromkeys(self._known, 0)
+        self._values: dict[str, set[str]] = {name: set() for name in self._known}
 
     def add(self, features: pd.DataFrame) -> None:
         for name, known in self._known.items():

@@ -6,6 +6,7 @@ transformers and arrays, and one that names any other type is refused before any
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 import zlib
@@ -113,6 +114,36 @@ class Preprocessor:
         # A value far outside of what training saw is finite as float64 and infinite as float32.
         return np.ascontiguousarray(np.clip(outputs, -_LARGEST_OUTPUT, _LARGEST_OUTPUT), dtype=np.float32)
 
+    def categories(self) -> dict[str, frozenset[str]]:
+        """The categories that training had, of each categorical column; what is missing is none of them.
+
+        Raises:
+            InputError: the preprocessor is not fitted.
+        """
+        if self._transformer is None:
+            raise InputError("a preprocessor must be fitted before it knows categories; call fit or load")
+        names = [name for name, kind in self.schema.columns.items() if kind == "categorical"]
+        known = self._transformer.named_transformers_["categorical"].categories_ if names else []
+        return {name: frozenset(values) - {_MISSING_CATEGORY} for name, values in zip(names, known, strict=True)}
+
+    def digest(self) -> str:
+        """`sha256:...` of all that `transform` depends on: the columns, their kinds and what was learned from them.
+
+        It is made of values, not of the file that holds them.
+
+        Raises:
+            InputError: the preprocessor is not fitted.
+        """
+        if self._transformer is None:
+            raise InputError("a preprocessor must be fitted before it has a digest; call fit or load")
+        columns = [[name, kind, name in self.schema.dates] for name, kind in self.schema.columns.items()]
+        digest = hashlib.sha256(json.dumps([self.numeric, columns]).encode())
+        for name, fitted, of in self._transformer.transformers_:
+            for step in getattr(fitted, "steps", [(name, fitted)]) if len(of) else ():
+                for learned in _learned(step[1]):
+                    digest.update(learned)
+        return f"sha256:{digest.hexdigest()}"
+
     def save(self, path: PathLike) -> None:
         """Writes the fitted preprocessor in the format of skops, which holds no code.
 
@@ -212,6 +243,23 @@ def _transformer(schema: TableSchema, numeric: str, n: int) -> Any:
         ],
         sparse_threshold=0.0,
     )
+
+
+_LEARNED = (
+    "statistics_", "features_", "quantiles_", "references_", "mean_", "scale_", "categories_", "infrequent_categories_",
+)  # fmt: skip
+
+
+def _learned(transformer: Any) -> Iterator[bytes]:
+    """The names and values of what a transformer of scikit-learn has learned."""
+    for name in _LEARNED:
+        value = getattr(transformer, name, None)
+        if isinstance(value, list):  # of the categories of each column
+            yield json.dumps([name, [None if part is None else list(part) for part in value]]).encode()
+        elif value is not None:
+            numbers = np.asarray(value, np.float64)
+            yield json.dumps([name, numbers.shape]).encode()
+            yield numbers.astype("<f8").tobytes()
 
 
 def _refuse_foreign_types(path: Path) -> None:

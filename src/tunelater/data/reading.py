@@ -306,6 +306,7 @@ def _opened_csv(path: Path, header: bool) -> Source:
     if not sample.strip():
         raise InputError(f"{path}: must hold a table, got an empty file")
     delimiter, quote = _sniffed(sample)
+    _warn_of_one_field(path, sample, delimiter, quote)
     records = [record for record in islice(_records(sample, delimiter, quote), 100) if record]
     if not header:
         names = [f"column_{i}" for i in range(1, len(records[0]) + 1)]
@@ -327,6 +328,17 @@ def _opened_csv(path: Path, header: bool) -> Source:
             stacklevel=4,  # the caller of read_table or stream_table
         )
     return _Csv(path, names, header, delimiter, quote, compression)
+
+
+def _warn_of_one_field(path: Path, sample: str, delimiter: str, quote: str) -> None:
+    first = next((record for record in _records(sample, delimiter, quote) if record), [])
+    if len(first) == 1 and re.search(r"\S[\s:^~]+\S", first[0]):
+        warnings.warn(
+            f"{path}: each row is read as one field, got {first[0][:40]!r} first; fields are told apart by commas, "
+            "semicolons, tabs or |: if these are by something else, save the file anew",
+            DoubtfulInputWarning,
+            stacklevel=5,  # the caller of read_table or stream_table
+        )
 
 
 def _names(record: list[str]) -> list[str]:
@@ -398,7 +410,7 @@ def _sniffed(sample: str) -> tuple[str, str]:
     """
     widths: dict[tuple[str, str], int] = {}
     for quote in ('"', "'"):
-        for delimiter in "\t;,":
+        for delimiter in "\t;|,":
             found = [len(record) for record in islice(_records(sample, delimiter, quote), 50) if record]
             widths[delimiter, quote] = found[0] if found else 0
             if found and found[0] > 1 and len(set(found)) == 1:
@@ -410,11 +422,11 @@ def _sniffed(sample: str) -> tuple[str, str]:
 def read_table(path: PathLike, *, header: bool = True) -> pd.DataFrame:
     """A CSV file (also compressed by gzip) or, with the extension .parquet or .pq, a Parquet file.
 
-    The delimiter of a CSV file (comma, semicolon or tab) and its quote character are found from its first rows; where
-    it is the semicolon, 1,5 is a number. Cells that are empty or NA, N/A, NaN, null, None, ? are missing. Single quotes
-    around the values are removed where every value of the column has them. Columns become int64, float64, bool or text;
-    dates stay text, and so do numbers with leading zeros or more than 15 digits. Parquet keeps its types; an unnamed
-    index that pandas stored is left out.
+    The delimiter of a CSV file (comma, semicolon, tab or |) and its quote character are found from its first rows;
+    where it is the semicolon, 1,5 is a number. Cells that are empty or NA, N/A, NaN, null, None, ? are missing. Single
+    quotes around the values are removed where every value of the column has them. Columns become int64, float64, bool
+    or text; dates stay text, and so do numbers with leading zeros or more than 15 digits. Parquet keeps its types; an
+    unnamed index that pandas stored is left out.
 
     Args:
         path: the file.
