@@ -17,7 +17,7 @@ LAYERS = [
     ["config"],
     ["models", "data.splits", "data.imbalance"],
     ["data.cells", "data.benchmarks"],
-    ["data.reading"],
+    ["data.reading", "data.images"],
     ["data.tables"],
     ["data.preprocessing"],
     ["scoring"],

@@ -16,6 +16,7 @@ from tunelater.config import (
     Config,
     EarlyStoppingConfig,
     FiLMConfig,
+    ImagesConfig,
     ModelConfig,
     OptimizerConfig,
     SAMConfig,
@@ -32,6 +33,16 @@ VARIED = Config(
     lambdas=LambdaSpace(alpha=Triangular(0.25, 0.75, rising=True), phi=PointMass(2.0)),
     lambda_per="sample",
     model=ModelConfig(trunk="resnet32", options={"width": 32, "dropout": 0.25, "nested": {"sizes": [1, 2]}}),
+    images=ImagesConfig(
+        size=48,
+        crop="pad",
+        padding=6,
+        scale=(0.2, 0.9),
+        horizontal_flip=True,
+        vertical_flip=True,
+        mean=(0.1, 0.2, 0.3),
+        std=(0.4, 0.5, 0.6),
+    ),
     film=FiLMConfig(hidden=7, start="identity", rescale=True, bias=False),
     optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, weight_decay=2e-4, momentum=0.95),
     schedule=ScheduleConfig(name="multistep", milestones=(400, 450), factor=0.01, warmup_epochs=2.5),
@@ -80,7 +91,8 @@ def test_the_varied_config_differs_from_the_default_in_every_setting() -> None:
         parts = [leaves(getattr(value, f.name), f"{where}.{f.name}") for f in dataclasses.fields(value)]
         return {key: leaf for part in parts for key, leaf in part.items()}
 
-    other, default = leaves(VARIED, ""), leaves(Config(averaging=AveragingConfig(), sam=SAMConfig()), "")
+    optional = Config(averaging=AveragingConfig(), sam=SAMConfig(), images=ImagesConfig())
+    other, default = leaves(VARIED, ""), leaves(optional, "")
     same = {key for key in other if key in default and other[key] == default[key]}
     assert not same
 
@@ -156,6 +168,21 @@ def problems_of(toml: str) -> tuple[str, ...]:
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "trunk": ({"model": ModelConfig(trunk="mpl")}, "there is no trunk 'mpl'; did you mean 'mlp'?"),
+    "image size": ({"images": ImagesConfig(size=0)}, "images.size must be 1 pixel or more, or None, got 0"),
+    "crop": ({"images": ImagesConfig(crop="pads")}, "there is no images.crop 'pads'; did you mean 'pad'?"),
+    "padding": ({"images": ImagesConfig(padding=-1)}, "images.padding must be 0 pixels or more, got -1"),
+    "scale": (
+        {"images": ImagesConfig(scale=(0.9, 0.5))},
+        "images.scale is the smallest and largest share of the area, in (0, 1], got [0.9, 0.5]",
+    ),
+    "mean": (
+        {"images": ImagesConfig(mean=(120.0, 110.0, 100.0))},
+        "images.mean is three numbers in [0, 1] (of 255, that is 1), got [120.0, 110.0, 100.0]",
+    ),
+    "std": (
+        {"images": ImagesConfig(std=(0.2, 0.2))},
+        "images.std is three numbers in (0, 1] (of 255, that is 1), got [0.2, 0.2]",
+    ),
     "hidden": ({"film": FiLMConfig(hidden=0)}, "film.hidden must be 1 or more, got 0"),
     "start": ({"film": FiLMConfig(start="zero")}, "film.start is 'paper' or 'identity', got 'zero'"),
     "optimizer": ({"optimizer": OptimizerConfig("adm")}, "there is no optimizer 'adm'; did you mean 'adam'?"),

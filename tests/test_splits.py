@@ -49,7 +49,7 @@ def test_each_rule_is_a_problem_of_its_own(changes: dict[str, Any], problem: str
 def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(InputError) as error:
         TensorSplit(torch.full((4, 3), math.nan), torch.zeros(5), torch.tensor([-1.0, 1]))
-    words = ("4 targets", "int64", "inputs must be finite", "4 weights", "not negative")
+    words = ("4 targets", "int64", "4 weights", "not negative", "inputs must be finite")
     assert len(error.value.problems) == len(words)
     assert all(word in problem for word, problem in zip(words, error.value.problems, strict=True))
 

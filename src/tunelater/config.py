@@ -170,6 +170,48 @@ class EarlyStoppingConfig:
 
 
 @dataclass(frozen=True)
+class ImagesConfig:
+    """How images reach the network: cut to one size, augmented in training, normalised."""
+
+    size: int | None = None
+    """Height and width in pixels of what the network sees; None leaves images as large as they are. In evaluation the
+    shorter side is resized to it and the centre cut out."""
+    crop: Literal["none", "pad", "resized"] = "none"
+    """In training: `pad` cuts the size out at a random place after padding with black (as for CIFAR); `resized` cuts a
+    random box out and resizes it (as for ImageNet); `none` does as in evaluation."""
+    padding: int = 4
+    """Pixels on each side, for `pad`."""
+    scale: tuple[float, float] = (0.65, 1.0)
+    """Smallest and largest share of the image's area that a box of `resized` has."""
+    horizontal_flip: bool = False
+    """In training, mirror every other image, drawn at random."""
+    vertical_flip: bool = False
+    """In training, turn every other image upside down, drawn at random."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Of red, green and blue in [0, 1], subtracted; by default ImageNet's."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Standard deviations of red, green and blue in [0, 1], divided by; by default ImageNet's."""
+
+    def problems(self) -> list[str]:
+        problems = Problems()
+        crops = ("none", "pad", "resized")
+        problems.check(
+            self.size is None or self.size >= 1, f"images.size must be 1 pixel or more, or None, got {self.size}"
+        )
+        problems.check(self.crop in crops, f"there is no images.crop {self.crop!r}{did_you_mean(self.crop, crops)}")
+        problems.check(self.padding >= 0, f"images.padding must be 0 pixels or more, got {self.padding}")
+        ordered = len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1] <= 1
+        problems.check(
+            ordered, f"images.scale is the smallest and largest share of the area, in (0, 1], got {list(self.scale)}"
+        )
+        colours = len(self.mean) == 3 and all(0 <= value <= 1 for value in self.mean)
+        problems.check(colours, f"images.mean is three numbers in [0, 1] (of 255, that is 1), got {list(self.mean)}")
+        spread = len(self.std) == 3 and all(0 < value <= 1 for value in self.std)
+        problems.check(spread, f"images.std is three numbers in (0, 1] (of 255, that is 1), got {list(self.std)}")
+        return list(problems)
+
+
+@dataclass(frozen=True)
 class Config:
     """A training run. The defaults are for tables.
 
@@ -183,6 +225,8 @@ class Config:
     lambda_per: Literal["batch", "sample"] = "batch"
     """One draw of lambda for each mini-batch (the paper), or one for each sample."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    images: ImagesConfig | None = None
+    """How images are cut, augmented and normalised; None for tables."""
     film: FiLMConfig | None = field(default_factory=FiLMConfig)
     """None hides lambda from the model ("LCT without FiLM", Eq. 8). Ignored where no hyperparameter varies."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -204,7 +248,7 @@ class Config:
             object.__setattr__(self, "lambdas", default_space(self.loss) if self.loss in FAMILIES else LambdaSpace())
         problems = Problems()
         parts = (self.model, self.film, self.optimizer, self.sam, self.schedule, self.averaging, self.early_stopping)
-        for part in parts:
+        for part in (self.images, *parts):
             problems.add(*(part.problems() if part is not None else ()))
         if self.loss not in FAMILIES:
             problems.add(f"there is no loss {self.loss!r}{did_you_mean(self.loss, FAMILIES)}")

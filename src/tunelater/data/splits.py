@@ -50,21 +50,12 @@ class TensorSplit:
 
     def __post_init__(self) -> None:
         problems = Problems()
-        n = len(self.x)
-        problems.check(n > 0, "a split needs samples, got none")
-        problems.check(self.target.shape == (n,), f"{n} inputs need {n} targets, got shape {tuple(self.target.shape)}")
-        problems.check(self.target.dtype == torch.int64, f"targets are class indices, int64, got {self.target.dtype}")
-        negative = int((self.target < 0).sum())
-        problems.check(not negative, f"targets are class indices from 0 on, got {negative} below zero")
+        problems.add(*problems_of_labels(len(self.x), self.target, self.weight))
         problems.check(self.x.dtype != torch.float64, "inputs must be float32, got float64: convert them with .float()")
         problems.check(
             not self.x.is_floating_point() or bool(torch.isfinite(self.x).all()),
             "inputs must be finite; impute or remove what is not",
         )
-        if self.weight is not None:
-            problems.check(self.weight.shape == (n,), f"{n} inputs need {n} weights, got {tuple(self.weight.shape)}")
-            sound = bool(torch.isfinite(self.weight).all()) and bool((self.weight >= 0).all())
-            problems.check(sound, "sample weights must be finite and not negative")
         problems.raise_if_any()
 
     def __len__(self) -> int:
@@ -76,6 +67,21 @@ class TensorSplit:
     def to(self, device: torch.device) -> TensorSplit:
         weight = None if self.weight is None else self.weight.to(device)
         return TensorSplit(self.x.to(device), self.target.to(device), weight)
+
+
+def problems_of_labels(n: int, target: Tensor, weight: Tensor | None) -> list[str]:
+    """What is wrong with the targets and weights of `n` inputs."""
+    problems = Problems()
+    problems.check(n > 0, "a split needs samples, got none")
+    problems.check(target.shape == (n,), f"{n} inputs need {n} targets, got shape {tuple(target.shape)}")
+    problems.check(target.dtype == torch.int64, f"targets are class indices, int64, got {target.dtype}")
+    negative = int((target < 0).sum())
+    problems.check(not negative, f"targets are class indices from 0 on, got {negative} below zero")
+    if weight is not None:
+        problems.check(weight.shape == (n,), f"{n} inputs need {n} weights, got {tuple(weight.shape)}")
+        sound = bool(torch.isfinite(weight).all()) and bool((weight >= 0).all())
+        problems.check(sound, "sample weights must be finite and not negative")
+    return list(problems)
 
 
 @dataclass(frozen=True)
