@@ -53,6 +53,7 @@ VARIED = Config(
     averaging=AveragingConfig(decay=0.99, every="step"),
     early_stopping=None,
     precision="bf16-mixed",
+    compile=True,
     seed=2**63 - 1,
 )
 

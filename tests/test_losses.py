@@ -13,6 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tunelater import losses
 from tunelater.distributions import LambdaSpace, Linear, Uniform
 from tunelater.film import FiLM, LossConditional
 from tunelater.losses import FAMILIES, LossFamily, VectorScaling, logit, loss_family
@@ -527,3 +528,20 @@ def test_impossible_priors_are_refused(prior: float) -> None:
 def test_priors_that_do_not_fit_the_classes_are_refused(prior: Sequence[float]) -> None:
     with pytest.raises(InputError, match="3 positive shares that sum to 1"):
         loss_family("cross_entropy", (100, 10, 3)).log_posterior(torch.zeros(1, 3), prior=prior)
+
+
+@pytest.mark.parametrize("name", ["vs", "weighted_cross_entropy"])
+def test_what_scoring_made_serves_training(name: str) -> None:
+    """The numbers of a family are copied to a device once; made in inference mode they would have no gradient."""
+    losses._kept.cache_clear()
+    family = loss_family(name, [70, 30])
+    lam = dict.fromkeys(family.hyperparameters, torch.tensor(0.5, requires_grad=True))
+    logits, target = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 1, 0])
+    with torch.inference_mode():
+        family.log_posterior(logits, **lam)
+    made = losses._kept.cache_info().misses
+    assert made
+    family.loss(logits, target, **lam).sum().backward()
+    assert all(value.grad is not None for value in lam.values())
+    assert losses._kept.cache_info().misses == made, "the same numbers serve both"
+    assert family.log_posterior(logits.double(), **lam).dtype == torch.float64

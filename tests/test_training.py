@@ -37,15 +37,17 @@ from tunelater.config import (
     SAMConfig,
     ScheduleConfig,
 )
-from tunelater.data.splits import Splits, TensorSplit
+from tunelater.data.splits import Splits, TensorSplit, class_counts
 from tunelater.distributions import LambdaSpace, Linear, Uniform, keyed_rng
-from tunelater.film import LossConditional
+from tunelater.film import FiLM, LossConditional
+from tunelater.losses import loss_family
 from tunelater.models import build
 from tunelater.problems import InputError
 from tunelater.scoring import score
 from tunelater.training import CHECKPOINT, Trained, TrainingDiverged, TrainingInterrupted, train
 
 FEATURES = 5
+CONSTANT: dict[str, Any] = {"optimizer": OptimizerConfig("sgd", 0.05), "schedule": ScheduleConfig("constant")}
 LCT = LambdaSpace(gamma=Linear(0, 0.3, 0), tau=Linear(0, 3, 0.33))
 
 
@@ -298,6 +300,96 @@ def test_only_the_ratios_of_sample_weights_matter_and_their_type_does_not() -> N
     assert not torch.allclose(reweighted(torch.ones_like)["head.weight"], expected["head.weight"], rtol=1e-2)
 
 
+# ------------------------------------------------------------------------------------------- speed without a difference
+
+
+def images() -> tuple[Config, Splits, Callable[[], LossConditional]]:
+    """Small images, and a network of convolutions."""
+
+    def split(n: int, seed: int) -> TensorSplit:
+        table = samples(n, seed)
+        return TensorSplit(table.x[:, :4].reshape(n, 1, 2, 2).repeat(1, 3, 3, 3), table.target)
+
+    def network() -> LossConditional:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            trunk = torch.nn.Sequential(
+                torch.nn.Conv2d(3, 8, 3, bias=False),
+                torch.nn.BatchNorm2d(8),
+                torch.nn.ReLU(),
+                torch.nn.Unflatten(1, (8, 1)),
+                torch.nn.Conv3d(8, 4, 1),
+                torch.nn.Flatten(),
+            )
+            return LossConditional(trunk, FiLM(LCT, 4 * 4 * 4), torch.nn.Linear(4 * 4 * 4, 2))
+
+    return small(**CONSTANT), Splits(split(150, 0), split(120, 1)), network
+
+
+def test_image_convolutions_train_with_channels_innermost_to_the_same_weights() -> None:
+    config, splits, network = images()
+    ours = train(config, splits, network()).model
+    plain = network().train()
+    family = loss_family("vs", class_counts(splits.train))
+    optimizer = torch.optim.SGD(plain.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
+    for step in range(20):
+        epoch, i = divmod(step, 5)
+        rows = keyed_rng(0, "shuffle", epoch).permutation(150)[i * 32 : (i + 1) * 32]
+        lam: Any = LCT.draw(0, step)
+        x, target = splits.train.inputs(torch.from_numpy(rows)), splits.train.target[rows]
+        optimizer.zero_grad()
+        family.loss(plain(x, lam), target, **lam).mean().backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        optimizer.step()
+    assert not plain.trunk[0].weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[index,union-attr,operator]
+    assert ours.trunk[0].weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[index,union-attr,operator]
+    assert_close(weights(ours), weights(plain))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it compiles
+def test_a_compiled_training_gives_the_same_weights_under_the_same_names(tmp_path: Path) -> None:
+    config = small(batch_size=150, compile=True, averaging=AveragingConfig())  # one size of batch, for speed
+    try:
+        compiled = train(config, SPLITS, untrained(config), folder=tmp_path)
+    except InputError as error:
+        pytest.skip(str(error))
+    plain = replace(config, compile=False)
+    assert_close(weights(compiled), weights(train(plain, SPLITS, untrained(plain))))
+    copy.deepcopy(compiled.model)
+    saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert saved["model"].keys() == untrained(config).state_dict().keys()
+
+
+def test_compiling_without_a_compiler_is_refused_before_work_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no C++ compiler found\nand a long trace")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    config = small(compile=True)
+    with pytest.raises(InputError, match=r"torch.compile for cpu.*\(no C\+\+ compiler found\).*set compile = false"):
+        train(config, SPLITS, untrained(config), folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("per", ["batch", "sample"])
+@pytest.mark.parametrize("sizes", [(150, 32), (7, 32), (64, 32)], ids=str)
+def test_the_lambdas_of_a_step_are_the_spaces_draws(per: Any, sizes: tuple[int, int]) -> None:
+    n, batch_size = sizes
+    config, data = small(lambda_per=per, batch_size=batch_size, seed=5), samples(n, 0)
+    batches = [training._Batches(data, config, rank, 2) for rank in (0, 1)]
+    for step in [0, 1, 2, batches[0].steps - 1, 1]:  # also back into an earlier epoch
+        of_batch = min(batch_size, n - step % batches[0].steps_per_epoch * batch_size)
+        drawn = LCT.draw(5, step, size=None if per == "batch" else of_batch)
+        for rank in (0, 1):
+            lam = batches[rank].lam(step)
+            assert list(lam) == list(drawn)
+            for name, values in lam.items():
+                expected = np.asarray(drawn[name], np.float32)
+                np.testing.assert_array_equal(values, expected if per == "batch" else expected[rank::2])
+
+
 # ------------------------------------------------------------------------------------------- checkpoints
 
 
@@ -497,8 +589,6 @@ def test_metrics_csv_is_the_history_and_on_epoch_sees_it(tmp_path: Path) -> None
 
 
 # ------------------------------------------------------------------------------------------- two processes
-
-CONSTANT = {"optimizer": OptimizerConfig("sgd", 0.05), "schedule": ScheduleConfig("constant")}
 
 # 101 samples: the last batch of 25 is one sample, which leaves the second process none.
 ODD, ODD_WEIGHTED = Splits(samples(101, 2), samples(80, 3)), Splits(samples(101, 2, weighted=True), samples(80, 3))

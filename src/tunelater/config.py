@@ -241,6 +241,9 @@ class Config:
     averaging: AveragingConfig | None = None
     early_stopping: EarlyStoppingConfig | None = field(default_factory=EarlyStoppingConfig)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    compile: bool = False
+    """Train through `torch.compile`: slow to start, faster steps. It needs a compiler on the machine; the weights and
+    what is saved are the same kind as without."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ is the imbalance ratio n_-/n_+. Every hyperparameter is a float, or a tensor of 
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,19 @@ def _at_least_float32(x: Tensor) -> Tensor:
 def _tensor(value: Hyperparameter, like: Tensor) -> Tensor:
     # `as_tensor(value).to(like)` would take a float through float32.
     return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+
+def _constant(values: Sequence[float], like: Tensor) -> Tensor:
+    """The tensor of some numbers, copied to a device once rather than in every step."""
+    if torch.compiler.is_compiling():  # what a tracer made must not outlive it
+        return like.new_tensor(values)
+    return _kept(tuple(values), like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=256)
+def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # or training could not use what scoring made
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def _column(value: Hyperparameter, like: Tensor) -> Tensor:
@@ -200,7 +214,7 @@ class WeightedCrossEntropy(LossFamily):
 
     def _log_weight(self, like: Tensor, *, omega: Hyperparameter) -> Tensor:
         balanced = [math.log(sum(self.class_counts) / (len(self.class_counts) * n)) for n in self.class_counts]
-        return _column(omega, like) * like.new_tensor(balanced)
+        return _column(omega, like) * _constant(balanced, like)
 
 
 @dataclass(frozen=True)
@@ -287,11 +301,11 @@ class VectorScaling(LossFamily):
         return F.cross_entropy(self.unnormalised(self._scaled(logits, **lam), **lam), target, reduction="none")
 
     def scale(self, like: Tensor, **lam: Hyperparameter) -> Tensor:
-        log_ratio = like.new_tensor([math.log(n / max(self.class_counts)) for n in self.class_counts])
+        log_ratio = _constant([math.log(n / max(self.class_counts)) for n in self.class_counts], like)
         return torch.exp(_column(lam["gamma"], like) * log_ratio)
 
     def unnormalised(self, scaled: Tensor, **lam: Hyperparameter) -> Tensor:
-        log_share = scaled.new_tensor([math.log(n / sum(self.class_counts)) for n in self.class_counts])
+        log_share = _constant([math.log(n / sum(self.class_counts)) for n in self.class_counts], scaled)
         return scaled + _column(lam["tau"], scaled) * log_share
 
     def shift(self, like: Tensor, **lam: Hyperparameter) -> Tensor:

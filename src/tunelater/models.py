@@ -165,7 +165,18 @@ def build(config: Config, *, n_classes: int = 2, pretrained: bool = True, **shap
                 rescale=options.rescale,
                 bias=options.bias,
             )
-    return LossConditional(trunk, film, head)
+    return channels_last(LossConditional(trunk, film, head))
+
+
+def channels_last(model: LossConditional) -> LossConditional:
+    """The same model, its image convolutions with the channels innermost in memory: the order that fast kernels want.
+
+    Inputs and what follows a convolution take the order over from its weights.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 def _check_trunk(name: str, options: Mapping[str, Any], shape: Mapping[str, Any]) -> None:

@@ -15,7 +15,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,18 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tunelater.config import Config, OptimizerConfig
+from tunelater.config import Config, EarlyStoppingConfig, OptimizerConfig
 from tunelater.data.splits import Split, Splits, class_counts
 from tunelater.distributions import keyed_rng
 from tunelater.film import LossConditional
 from tunelater.losses import LossFamily, loss_family
 from tunelater.metrics import evaluate, metric
+from tunelater.models import channels_last
 from tunelater.problems import InputError, Problems
 from tunelater.sam import SAM
 from tunelater.scoring import score
@@ -69,6 +73,7 @@ class _Progress:
     best_epoch: int = 0
     best_weights: dict[str, Tensor] | None = None
     epoch_loss: float = 0.0
+    """The losses of this epoch's steps so far, summed over all processes."""
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -96,124 +101,164 @@ def train(
         stop: asked with the number of finished steps after each; True stops as a signal would.
 
     Raises:
-        InputError: a split without both classes, or a checkpoint of another config.
+        InputError: a split without both classes, a checkpoint of another config, or `compile` without a compiler.
         TrainingDiverged: the loss turned NaN or infinite.
         TrainingInterrupted: stopped before the end; call again with the same arguments to go on.
     """
     family = loss_family(config.loss, _checked_counts(splits))
-    stopping_on = metric(config.early_stopping.metric) if config.early_stopping else None
     fabric = fabric or Fabric(accelerator="auto", devices=1, precision=config.precision)
+    learner = _Learner(config, family, model, fabric)
+    batches = _Batches(splits.train.to(fabric.device), config, fabric.global_rank, fabric.world_size)
+    early = _EarlyStopping(config.early_stopping, splits.validation, fabric) if config.early_stopping else None
     folder = Path(folder) if folder is not None else None
-
-    module = model.to(fabric.device)
-    base = _optimizer(config.optimizer, module)
-    sam = SAM(base, module, rho=config.sam.rho, adaptive=config.sam.adaptive) if config.sam is not None else None
-    wrapped, optimizer = fabric.setup(module, sam or base)
-    if sam is not None and fabric.world_size > 1:
-        sam.first_pass = functools.partial(fabric.no_backward_sync, wrapped)
-    averaged = _averaged(config, module)
-    data, validation = splits.train.to(fabric.device), splits.validation.to(fabric.device)
-    steps_per_epoch = math.ceil(len(data) / config.batch_size)
-    steps = config.epochs * steps_per_epoch
+    checkpoints = _Checkpoints(folder, config, checkpoint_seconds, writes=fabric.is_global_zero)
     fabric.barrier()  # so that no process reads a checkpoint that another still writes
-    progress = _load(folder, config, module, averaged, optimizer) if resume else _Progress()
-    batches = _Batches(data, config, steps_per_epoch, fabric.global_rank, fabric.world_size)
+    progress = checkpoints.load(learner) if resume else _Progress()
+    epoch_loss = _EpochLoss(progress.epoch_loss, fabric)
+    alone = fabric.world_size == 1
     # Reading a loss on an accelerator waits for it, and agreeing with other processes waits for them.
-    look_every = 1 if fabric.device.type == "cpu" and fabric.world_size == 1 else 50
-    epoch_loss = torch.tensor(progress.epoch_loss, device=fabric.device)
-    last_saved = time.monotonic()
-    asked_to_stop = False
+    look_every = 1 if fabric.device.type == "cpu" and alone else 50
+    asked_to_stop = out_of_patience = False
 
-    def anywhere(so: bool) -> bool:
-        """Whether it is so in any process: one that went its own way would leave the others waiting for it."""
-        if fabric.world_size == 1:
-            return so
-        return bool(fabric.all_reduce(torch.tensor(float(so), device=fabric.device), reduce_op="max"))
+    def diverged(step: int) -> TrainingDiverged:
+        return TrainingDiverged(_advice(config, step, batches.steps_per_epoch, batches.lam(step)))
 
-    def save(next_step: int) -> None:
-        progress.step, progress.epoch_loss = next_step, float(epoch_loss)
-        if folder is not None and fabric.is_global_zero:
-            _save(folder, config, module, averaged, optimizer, progress)
-
-    module.train()
-    log = _Log(folder if fabric.is_global_zero else None, progress.history)
+    model.train()
+    log = _Log(folder if fabric.is_global_zero else None, progress.history, on_epoch)
     with contextlib.closing(log), _own_random_state(fabric.device), _stop_requested() as signalled:
-        for step in range(progress.step, steps):
-            x, target, weight = batches.at(step)
-            lam = batches.lam(step)
-            for group in optimizer.param_groups:
-                group["lr"] = config.optimizer.learning_rate * config.schedule.multiplier(step, steps_per_epoch, steps)
+        for step in range(progress.step, batches.steps):
+            factor = config.schedule.multiplier(step, batches.steps_per_epoch, batches.steps)
+            rate = config.optimizer.learning_rate * factor
+            epoch_loss.add(learner.step(*batches.at(step), batches.lam(step), rate))
+            epoch, into_epoch = divmod(step + 1, batches.steps_per_epoch)
+            ends_epoch = into_epoch == 0
+            learner.average(ends_epoch)
 
-            def closure(x: Tensor = x, target: Tensor = target, weight: Tensor = weight, lam: Any = lam) -> Tensor:
-                optimizer.zero_grad()
-                loss = weight @ family.loss(wrapped(x, lam), target, **lam)
-                fabric.backward(loss)
-                max_norm = math.inf if config.clip_norm is None else config.clip_norm
-                norm = fabric.clip_gradients(wrapped, optimizer, max_norm=max_norm, error_if_nonfinite=False)
-                # Where the norm overflows, clipping gives zeros and Adam stands still, at a finite loss: make it NaN.
-                # The gradients are those of all processes, so that what is NaN in one is NaN in all, and all stop.
-                return loss + 0 * norm  # type: ignore[operator]
-
-            epoch_loss += optimizer.step(closure).detach() / fabric.world_size
-            epoch, done_in_epoch = divmod(step + 1, steps_per_epoch)
-            if averaged is not None and (config.averaging.every == "step" or not done_in_epoch):  # type: ignore[union-attr]
-                averaged.update_parameters(module)
-            look = step % look_every == 0 or not done_in_epoch
-            if look and not math.isfinite(float(epoch_loss)):
-                raise TrainingDiverged(_advice(config, step, steps_per_epoch, lam))
-
-            if not done_in_epoch:
-                total_loss = float(fabric.all_reduce(epoch_loss, reduce_op="sum"))  # type: ignore[arg-type]
-                row = {"epoch": epoch, "step": step + 1, "loss": total_loss / steps_per_epoch}
-                row["learning_rate"] = optimizer.param_groups[0]["lr"]
-                epoch_loss.zero_()
-                if config.early_stopping is not None and stopping_on is not None:
-                    value = fabric.broadcast(_validation_metric(averaged, module, validation, family, config))
+            looking = ends_epoch or step % look_every == 0
+            if looking and not math.isfinite(epoch_loss.total()):
+                raise diverged(step)
+            if ends_epoch:
+                loss = epoch_loss.total() / batches.steps_per_epoch
+                row = {"epoch": epoch, "step": step + 1, "loss": loss, "learning_rate": rate}
+                epoch_loss.reset()
+                if early is not None:
+                    value = early.judge(epoch, learner, progress)
                     if value is None:
-                        raise TrainingDiverged(_advice(config, step, steps_per_epoch, lam))
-                    row[f"validation_{stopping_on.name}"] = value
-                    sign = 1 if stopping_on.higher_is_better else -1
-                    if sign * value > progress.best_value:
-                        weights = {
-                            k: v.detach().cpu().clone() for k, v in _final(averaged, module).state_dict().items()
-                        }
-                        progress.best_value, progress.best_epoch, progress.best_weights = sign * value, epoch, weights
-                progress.history.append(row)
-                log.write(row)
-                if on_epoch is not None:
-                    on_epoch(row)
-                if config.early_stopping and epoch - progress.best_epoch >= config.early_stopping.patience:
-                    save(steps)
-                    break
-            asked_to_stop |= signalled() or (stop is not None and bool(stop(step + 1)))
-            if (look or fabric.world_size == 1) and anywhere(asked_to_stop):
-                save(step + 1)
-                raise TrainingInterrupted(f"stopped after step {step + 1} of {steps}")
-            if not done_in_epoch or time.monotonic() - last_saved > checkpoint_seconds:
-                save(step + 1)
-                last_saved = time.monotonic()
+                        raise diverged(step)
+                    row[early.column] = value
+                    out_of_patience = early.out_of_patience(epoch, progress)
+                log.add(row)
 
-    result = _final(averaged, module)
+            asked_to_stop |= signalled() or (stop is not None and bool(stop(step + 1)))
+            flags = asked_to_stop, checkpoints.due()
+            stopping, due = _anywhere(fabric, *flags) if alone or looking else (False, False)
+            if ends_epoch or due or stopping:
+                progress.step = batches.steps if out_of_patience else step + 1
+                progress.epoch_loss = epoch_loss.total()
+                if not math.isfinite(progress.epoch_loss):
+                    raise diverged(step)
+                checkpoints.save(learner, progress)
+            if out_of_patience:
+                break
+            if stopping:
+                raise TrainingInterrupted(f"stopped after step {step + 1} of {batches.steps}")
+
+    result = learner.result
     if progress.best_weights is not None:
         result.load_state_dict(progress.best_weights)
     return Trained(result.cpu().eval(), family, config, progress.history, progress.best_epoch or config.epochs)
 
 
+class _Learner:
+    """What the steps change: the weights, the optimizer's state, and the average of the weights."""
+
+    def __init__(self, config: Config, family: LossFamily, model: LossConditional, fabric: Fabric) -> None:
+        self.config, self.family, self._fabric = config, family, fabric
+        self.module = channels_last(model.to(fabric.device))
+        base = _optimizer(config.optimizer, self.module)
+        sam = SAM(base, self.module, rho=config.sam.rho, adaptive=config.sam.adaptive) if config.sam else None
+        forward = _compiled(self.module, fabric.device) if config.compile else self.module
+        self._wrapped, self._optimizer = fabric.setup(forward, sam or base)
+        if sam is not None and fabric.world_size > 1:
+            sam.first_pass = functools.partial(fabric.no_backward_sync, self._wrapped)
+        self._averaged: AveragedModel | None = None
+        if config.averaging is not None:
+            average = get_ema_multi_avg_fn(config.averaging.decay)
+            self._averaged = AveragedModel(self.module, multi_avg_fn=average, use_buffers=True)
+
+    def step(self, x: Tensor, target: Tensor, weight: Tensor, lam: Any, rate: float) -> Tensor:
+        """One step of the optimizer; this process's part of the loss before it."""
+        config, fabric = self.config, self._fabric
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+
+        def closure() -> Tensor:
+            self._optimizer.zero_grad()
+            loss = weight @ self.family.loss(self._wrapped(x, lam), target, **lam)
+            fabric.backward(loss)
+            max_norm = math.inf if config.clip_norm is None else config.clip_norm
+            norm = fabric.clip_gradients(self._wrapped, self._optimizer, max_norm=max_norm, error_if_nonfinite=False)
+            # Where the norm overflows, clipping gives zeros and Adam stands still, at a finite loss: make it NaN.
+            # The gradients are those of all processes, so that what is NaN in one is NaN in all, and all stop.
+            return loss + 0 * norm  # type: ignore[operator]
+
+        return self._optimizer.step(closure).detach() / fabric.world_size
+
+    def average(self, ends_epoch: bool) -> None:
+        if self._averaged is not None and (ends_epoch or self.config.averaging.every == "step"):  # type: ignore[union-attr]
+            self._averaged.update_parameters(self.module)
+
+    @property
+    def result(self) -> LossConditional:
+        """The averaged model where there is one by now."""
+        if self._averaged is None or not int(self._averaged.n_averaged):
+            return self.module
+        return self._averaged.module  # type: ignore[return-value]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.module.state_dict(),
+            "averaged": self._averaged.state_dict() if self._averaged is not None else None,
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.module.load_state_dict(state["model"])
+        if self._averaged is not None:
+            self._averaged.load_state_dict(state["averaged"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+
+def _compiled(module: LossConditional, device: torch.device) -> torch.nn.Module:
+    """The module with a compiled forward and backward; its weights are shared.
+
+    Batches of another size are compiled apart rather than once for any size, since an epoch has two sizes at most.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # torch's own, as it loads
+            torch.compile(F.softplus, dynamic=False)(torch.zeros(8, device=device))
+    except Exception as error:  # of many kinds: no C++ compiler, no Triton, a Python that torch can't compile for
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"compile = true needs a working torch.compile for {device.type}, and it failed ({reason}): "
+            "install a compiler, or set compile = false"
+        ) from error
+    return torch.compile(module, dynamic=False)  # type: ignore[return-value]
+
+
 class _Batches:
-    """The samples of each step, this process's share of them, and the lambda of the step."""
+    """The samples of each step, this process's share of them, and the lambda of the step.
 
-    def __init__(self, data: Split, config: Config, steps_per_epoch: int, rank: int, world_size: int) -> None:
-        self._data, self._config = data, config
-        self._steps_per_epoch, self._rank, self._world_size = steps_per_epoch, rank, world_size
+    What is random is drawn an epoch at a time and moved to the device at once, so that a step waits for no copy.
+    """
+
+    def __init__(self, data: Split, config: Config, rank: int, world_size: int) -> None:
+        self._data, self._config, self._rank, self._world_size = data, config, rank, world_size
         self._device = data.target.device
+        self.steps_per_epoch = math.ceil(len(data) / config.batch_size)
+        self.steps = config.epochs * self.steps_per_epoch
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
-
-    def _index(self, step: int) -> Tensor:
-        epoch, i = divmod(step, self._steps_per_epoch)
-        if epoch != self._epoch:
-            order = keyed_rng(self._config.seed, "shuffle", epoch).permutation(len(self._data))
-            self._epoch, self._order = epoch, torch.from_numpy(order).to(self._device)
-        return self._order[i * self._config.batch_size : (i + 1) * self._config.batch_size]
+        self._lambdas: dict[str, Tensor] = {}
 
     def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs, targets and loss weights.
@@ -221,7 +266,8 @@ class _Batches:
         The weights sum to the number of processes over all of them, so that the mean of the processes' gradients is the
         gradient of the batch's weighted mean loss.
         """
-        whole = self._index(step)
+        rows = self._rows(step)
+        whole = self._order[rows]
         share = whole[self._rank :: self._world_size]
         noise = (self._config.seed + 0x9E3779B97F4A7C15 * (step * self._world_size + self._rank + 1)) % 2**63
         torch.default_generator.manual_seed(noise)
@@ -234,15 +280,91 @@ class _Batches:
             weight *= self._world_size / self._data.weight[whole].sum().clamp(min=1e-12)
         return self._data.inputs(share, noise), self._data.target[share], weight
 
-    def lam(self, step: int) -> Any:
-        """Floats by name, or tensors with one value for each sample of this process's share."""
+    def lam(self, step: int) -> dict[str, Tensor]:
+        """Tensors by name: one value, or one for each sample of this process's share."""
+        rows = self._rows(step)
         if self._config.lambda_per == "batch":
-            return self._config.lambdas.draw(self._config.seed, step)
-        draws = self._config.lambdas.draw(self._config.seed, step, size=len(self._index(step)))
-        return {
-            name: torch.as_tensor(values, dtype=torch.float32, device=self._device)[self._rank :: self._world_size]
-            for name, values in draws.items()
-        }
+            return {name: values[step % self.steps_per_epoch] for name, values in self._lambdas.items()}
+        return {name: values[rows][self._rank :: self._world_size] for name, values in self._lambdas.items()}
+
+    def _rows(self, step: int) -> slice:
+        """Where the step's samples are in the order of its epoch, which is drawn first where that is due."""
+        epoch, i = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            order = keyed_rng(self._config.seed, "shuffle", epoch).permutation(len(self._data))
+            self._order = torch.from_numpy(order).to(self._device)
+            self._lambdas = {n: torch.from_numpy(v).float().to(self._device) for n, v in self._draw(epoch).items()}
+            self._epoch = epoch
+        return slice(i * self._config.batch_size, (i + 1) * self._config.batch_size)
+
+    def _draw(self, epoch: int) -> dict[str, NDArray[np.float64]]:
+        """The lambdas of an epoch: one a step, or one a sample in the order of the samples."""
+        space, seed, size = self._config.lambdas, self._config.seed, self._config.batch_size
+        starts = range(0, len(self._data), size)
+        steps = range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch)
+        if self._config.lambda_per == "batch":
+            draws: list[Any] = [space.draw(seed, step) for step in steps]
+        else:
+            sizes = [min(size, len(self._data) - start) for start in starts]
+            draws = [space.draw(seed, step, size=n) for step, n in zip(steps, sizes, strict=True)]
+        return {name: np.concatenate([np.atleast_1d(draw[name]) for draw in draws]) for name in space}
+
+
+class _EpochLoss:
+    """The losses of an epoch's steps, summed where they are: reading the sum waits for the device, and for others."""
+
+    def __init__(self, so_far: float, fabric: Fabric) -> None:
+        self._fabric = fabric
+        self._sum = torch.tensor(so_far if fabric.is_global_zero else 0.0, device=fabric.device)
+
+    def add(self, loss: Tensor) -> None:
+        self._sum += loss
+
+    def total(self) -> float:
+        """Over all processes."""
+        return float(self._fabric.all_reduce(self._sum.clone(), reduce_op="sum"))  # type: ignore[arg-type]
+
+    def reset(self) -> None:
+        self._sum.zero_()
+
+
+def _anywhere(fabric: Fabric, *so: bool) -> list[bool]:
+    """Whether each is so in any process: one that went its own way would leave the others waiting for it."""
+    if fabric.world_size == 1:
+        return list(so)
+    flags = torch.tensor(so, dtype=torch.float32, device=fabric.device)
+    return [bool(flag) for flag in fabric.all_reduce(flags, reduce_op="max")]
+
+
+class _EarlyStopping:
+    """Judges the epochs by a metric of the validation split, averaged over a 3 x 3 x ... grid of lambdas."""
+
+    def __init__(self, settings: EarlyStoppingConfig, data: Split, fabric: Fabric) -> None:
+        self._settings, self._data, self._fabric = settings, data.to(fabric.device), fabric
+        self._metric = metric(settings.metric)
+        self.column = f"validation_{self._metric.name}"
+
+    def judge(self, epoch: int, learner: _Learner, progress: _Progress) -> float | None:
+        """The epoch's value, whose weights are kept if it is the best so far; None where the scores are not finite."""
+        value = self._fabric.broadcast(self._value(learner))
+        if value is None:
+            return None
+        signed = value if self._metric.higher_is_better else -value
+        if signed > progress.best_value:
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in learner.result.state_dict().items()}
+            progress.best_value, progress.best_epoch, progress.best_weights = signed, epoch, weights
+        return value
+
+    def out_of_patience(self, epoch: int, progress: _Progress) -> bool:
+        return epoch - progress.best_epoch >= self._settings.patience
+
+    def _value(self, learner: _Learner) -> float | None:
+        try:
+            scores = score(learner.result, self._data, learner.config.lambdas.grid(3), learner.family)
+        except InputError:  # the config has the family's hyperparameters, so it is the log-odds
+            return None
+        values = evaluate(scores.log_odds, scores.target, scores.weight, [self._settings.metric])
+        return float(np.mean(values[self._settings.metric]))
 
 
 def _checked_counts(splits: Splits) -> list[float]:
@@ -260,29 +382,6 @@ def _optimizer(config: OptimizerConfig, module: torch.nn.Module) -> torch.optim.
     if config.name == "sgd":
         return torch.optim.SGD(module.parameters(), momentum=config.momentum, **common)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name](module.parameters(), **common)
-
-
-def _averaged(config: Config, module: LossConditional) -> AveragedModel | None:
-    if config.averaging is None:
-        return None
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(config.averaging.decay), use_buffers=True)
-
-
-def _final(averaged: AveragedModel | None, module: LossConditional) -> LossConditional:
-    return module if averaged is None or not int(averaged.n_averaged) else averaged.module  # type: ignore[return-value]
-
-
-def _validation_metric(
-    averaged: AveragedModel | None, module: LossConditional, data: Split, family: LossFamily, config: Config
-) -> float | None:
-    """The early-stopping metric, averaged over a 3 x 3 x ... grid of lambdas; None where the scores are not finite."""
-    assert config.early_stopping is not None
-    try:
-        scores = score(_final(averaged, module), data, config.lambdas.grid(3), family)
-    except InputError:  # the config has the family's hyperparameters, so it is the log-odds
-        return None
-    values = evaluate(scores.log_odds, scores.target, scores.weight, [config.early_stopping.metric])
-    return float(np.mean(values[config.early_stopping.metric]))
 
 
 def _advice(config: Config, step: int, steps_per_epoch: int, lam: Any) -> str:
@@ -325,43 +424,46 @@ def _stop_requested() -> Iterator[Callable[[], bool]]:
             signal.signal(s, handler)
 
 
-def _save(
-    folder: Path, config: Config, module: LossConditional, averaged: AveragedModel | None, optimizer: Any, p: _Progress
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        "config": config.to_toml(),
-        "model": module.state_dict(),
-        "averaged": averaged.state_dict() if averaged is not None else None,
-        "optimizer": optimizer.state_dict(),
-        "progress": vars(p),
-    }
-    partial = folder / f"{CHECKPOINT}.partial"
-    torch.save(state, partial)
-    os.replace(partial, folder / CHECKPOINT)
+class _Checkpoints:
+    """checkpoint.pt in a folder, or none."""
 
+    def __init__(self, folder: Path | None, config: Config, seconds: float, *, writes: bool) -> None:
+        self._folder, self._config, self._seconds, self._writes = folder, config, seconds, writes
+        self._saved = time.monotonic()
 
-def _load(
-    folder: Path | None, config: Config, module: LossConditional, averaged: AveragedModel | None, optimizer: Any
-) -> _Progress:
-    path = folder / CHECKPOINT if folder is not None else None
-    if path is None or not path.exists():
-        return _Progress()
-    device = next(module.parameters()).device
-    state = torch.load(path, map_location=device, weights_only=True)
-    if state["config"] != config.to_toml():
-        raise InputError(f"{path} belongs to a training with another config: use another folder, or resume=False")
-    module.load_state_dict(state["model"])
-    if averaged is not None:
-        averaged.load_state_dict(state["averaged"])
-    optimizer.load_state_dict(state["optimizer"])
-    return _Progress(**state["progress"])
+    def due(self) -> bool:
+        return self._folder is not None and time.monotonic() - self._saved > self._seconds
+
+    def save(self, learner: _Learner, progress: _Progress) -> None:
+        self._saved = time.monotonic()
+        if self._folder is None or not self._writes:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        state = {"config": self._config.to_toml(), **learner.state_dict(), "progress": vars(progress)}
+        partial = self._folder / f"{CHECKPOINT}.partial"
+        torch.save(state, partial)
+        os.replace(partial, self._folder / CHECKPOINT)
+
+    def load(self, learner: _Learner) -> _Progress:
+        """What was saved last, put into the learner; where nothing was, a beginning."""
+        path = self._folder / CHECKPOINT if self._folder is not None else None
+        if path is None or not path.exists():
+            return _Progress()
+        device = next(learner.module.parameters()).device
+        state = torch.load(path, map_location=device, weights_only=True)
+        if state["config"] != self._config.to_toml():
+            raise InputError(f"{path} belongs to a training with another config: use another folder, or resume=False")
+        learner.load_state_dict(state)
+        return _Progress(**state["progress"])
 
 
 class _Log:
-    """The history as metrics.csv, rewritten whole on resume, and as TensorBoard events where that is installed."""
+    """The history, and who hears of it: metrics.csv, rewritten whole on resume, TensorBoard, if any, and the caller."""
 
-    def __init__(self, folder: Path | None, history: list[dict[str, float]]) -> None:
+    def __init__(
+        self, folder: Path | None, history: list[dict[str, float]], on_epoch: Callable[[dict[str, float]], None] | None
+    ) -> None:
+        self._history, self._on_epoch = history, on_epoch
         self._file = self._events = None
         if folder is None:
             return
@@ -383,12 +485,15 @@ class _Log:
         self._writer.writerow(row)
         self._file.flush()
 
-    def write(self, row: dict[str, float]) -> None:
+    def add(self, row: dict[str, float]) -> None:
+        self._history.append(row)
         if self._file is not None:
             self._write_csv(row)
         if self._events is not None:
             for name in row.keys() - {"epoch"}:
                 self._events.add_scalar(name, row[name], int(row["epoch"]))
+        if self._on_epoch is not None:
+            self._on_epoch(row)
 
     def close(self) -> None:
         if self._file is not None:
