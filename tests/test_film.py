@@ -1,6 +1,8 @@
 """FiLM and the conditioned model against plain `torch.nn` layers with the same weights."""
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tunelater.distributions import Distribution, LambdaSpace, Linear, Uniform
-from tunelater.film import FiLM, LossConditional, Start
+from tunelater.film import FiLM, LossConditional, Stage, StageFiLM, Start
 from tunelater.losses import FAMILIES, Hyperparameter, loss_family
 from tunelater.problems import InputError
 
@@ -300,8 +302,157 @@ def test_margins_of_a_fixed_lambda_and_of_a_loss_without_one() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# After every stage of the trunk
+# ---------------------------------------------------------------------------------------------------------------------
+
+STAGES = (Stage("1", 6), Stage("4", CHANNELS))
+
+
+class Pause(nn.Module):
+    """What a test wants to happen in the middle of a pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.then: Callable[[], object] = lambda: None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.then()
+        return x
+
+
+def staged_model(start: Start = "paper", stages: Sequence[Stage] = STAGES) -> LossConditional:
+    """Two hidden layers, FiLM after each; float64, random weights."""
+    trunk = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), Pause(), nn.Linear(6, CHANNELS), nn.ReLU())
+    model = LossConditional(
+        trunk, None, nn.Linear(CHANNELS, 2), StageFiLM(VS_SPACE, stages, hidden=16, start=start, rescale=True)
+    )
+    randomise(model)
+    return model.double()
+
+
+def inputs() -> Tensor:
+    return torch.from_numpy(np.random.default_rng(3).normal(size=(N, 3)))
+
+
+def test_stages_are_modulated_one_after_the_other() -> None:
+    model, x, lam = staged_model(), inputs(), drawn(VS_SPACE, N)
+    assert model.stages is not None
+    first, second = model.stages
+    together = model(x, lam)
+    for i in range(N):
+        (sigma1, mu1), (sigma2, mu2) = first(at(lam, i)), second(at(lam, i))
+        z = sigma1 * torch.tanh(model.trunk[0](x)) + mu1
+        expected = model.head(sigma2 * torch.relu(model.trunk[3](z)) + mu2)
+        torch.testing.assert_close(model(x, at(lam, i)), expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(together[i], expected[i], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(model.features(x, at(lam, i)) @ model.head.weight.T + model.head.bias, expected)
+    margins = model.features(x, at(lam, 0)) @ model.margins({}, None)[0].T + model.margins({}, None)[1]
+    torch.testing.assert_close(margins[:, 0], model(x, at(lam, 0)) @ torch.tensor([-1.0, 1.0]).double())
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(1, (N, 6, 4, 5)), (-1, (N, 4, 5, 6)), (-1, (N, 4, 6)), (1, (N, 6))])
+def test_channels_are_where_the_stage_says(axis: int, shape: tuple[int, ...]) -> None:
+    film = StageFiLM(VS_SPACE, [Stage("0", 6, axis)]).double()
+    randomise(film)
+    z, lam = torch.from_numpy(np.random.default_rng(4).normal(size=shape)), drawn(VS_SPACE, N)
+    together = film(nn.Sequential(nn.Identity()), z, lam).movedim(axis, -1)
+    for i in range(N):
+        sigma, mu = film[0](at(lam, i))
+        expected = z.movedim(axis, -1) * sigma + mu
+        torch.testing.assert_close(together[i], expected[i])
+        torch.testing.assert_close(film(nn.Sequential(nn.Identity()), z, at(lam, i)).movedim(axis, -1), expected)
+
+
+def test_gradients_reach_every_weight_through_the_stages() -> None:
+    model = staged_model("identity")
+    model(inputs(), {"gamma": 0.1, "tau": 2.0}).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        assert float(parameter.grad.abs().sum()) > 0, name
+
+
+def test_a_copy_and_a_bare_trunk_carry_nothing_of_a_pass_along() -> None:
+    model, x, lam = staged_model(), inputs(), {"gamma": 0.1, "tau": 2.0}
+    trunk = copy.deepcopy(model.trunk)
+    before = model(x, lam)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in twin.stages.parameters():  # type: ignore[union-attr]
+            parameter.zero_()
+    model.trunk[2].then = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        model(x, lam)
+    model.trunk[2].then = lambda: None
+    torch.testing.assert_close(model(x, lam), before)
+    torch.testing.assert_close(model.trunk(x), trunk(x))
+    torch.testing.assert_close(twin(x, lam), twin.head.bias.expand(N, 2))
+
+
+def test_passes_in_two_threads_do_not_see_each_others_lambda() -> None:
+    model, x = staged_model().eval(), inputs()
+    lams = ({"gamma": 0.0, "tau": 0.0}, {"gamma": 0.3, "tau": 3.0})
+    alone = [model(x, lam).detach() for lam in lams]
+    other: list[Tensor] = []
+
+    def in_another_thread() -> None:
+        model.trunk[2].then = lambda: None
+        with ThreadPoolExecutor(1) as pool:
+            other.append(pool.submit(model, x, lams[1]).result().detach())
+
+    model.trunk[2].then = in_another_thread
+    torch.testing.assert_close([model(x, lams[0]).detach(), *other], alone)
+    assert not torch.allclose(*alone)
+
+
+def test_autocast_to_bfloat16_runs_through_stages() -> None:
+    model, x, lam = staged_model("identity").float(), inputs().float(), {"gamma": 0.2, "tau": 1.0}
+    exact = model(x, lam)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(x, lam)
+    torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.05 * float(exact.detach().abs().max()))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Errors
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stages", [(), (Stage("1", 6), Stage("1", 6))])
+def test_stages_need_to_be_there_and_differ(stages: Sequence[Stage]) -> None:
+    with pytest.raises(InputError, match="needs stages of different names, got "):
+        StageFiLM(VS_SPACE, stages)
+
+
+@pytest.mark.parametrize(
+    ("stage", "problem"),
+    [
+        (Stage("layer9", 6), r"the trunk has no modules \['layer9'\]"),
+        (Stage("1", 7), r"stage '1' should give 7 channels on axis 1, got \(20, 6\)"),
+        (Stage("unused", 6), r"a pass calls once; of this trunk it called \{'unused': 0\} times"),
+        (Stage("twice", 6), r"a pass calls once; of this trunk it called \{'twice': 2\} times"),
+        (Stage("two", 6), r"stage 'two' should give 6 channels on axis 1, got tuple"),
+    ],
+)
+def test_stages_that_the_trunk_does_not_pass_as_told_are_refused(stage: Stage, problem: str) -> None:
+    class Trunk(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self[1](self[0](x))
+            return self.two(self.twice(self.twice(x)))[0]
+
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, x
+
+    trunk = Trunk(nn.Linear(3, 6), nn.Tanh())
+    trunk.unused, trunk.twice, trunk.two = nn.Identity(), nn.Identity(), Two()
+    model = LossConditional(trunk, None, nn.Linear(6, 2), StageFiLM(VS_SPACE, [stage])).double()
+    with pytest.raises(InputError, match=problem):
+        model(inputs(), {"gamma": 0.1, "tau": 2.0})
+
+
+def test_features_that_depend_on_lambda_need_it() -> None:
+    with pytest.raises(InputError, match="depend on lambda; pass it"):
+        staged_model().features(inputs())
 
 
 @pytest.mark.parametrize("distributions", [{}, {"gamma": 0.1, "tau": 1.0}])

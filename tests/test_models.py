@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tunelater import vision
-from tunelater.config import TRUNK_NAMES, Config, ModelConfig
+from tunelater.config import TRUNK_NAMES, Config, FiLMConfig, ModelConfig
 from tunelater.distributions import LambdaSpace, Linear
+from tunelater.film import Stage
 from tunelater.models import TRUNKS, ResNet32, TimmTrunk, build
 from tunelater.problems import InputError
 
@@ -439,6 +440,99 @@ def test_trunks_that_do_not_go_with_data_or_options(
     with pytest.raises(InputError) as error:
         build(config, **shape)
     assert error.value.problems == problems
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# FiLM after every stage
+# ---------------------------------------------------------------------------------------------------------------------
+
+SPACE = LambdaSpace(gamma=Linear(0, 0.3, 0), tau=Linear(0, 3, 0.33))
+STAGED = [
+    ("mlp", (9,), {"width": 16, "depth": 3}, (16, 16, 16)),
+    ("resnet32", (3, 32, 32), {}, (16, 32, 64)),
+    (SMALL, (3, 64, 64), {}, (32, 48, 4 * 48, 96)),  # the third has bottlenecks
+    ("test_convnext", (3, 64, 64), {}, (24, 32, 48, 64)),
+    ("test_efficientnet", (3, 64, 64), {}, (24, 32, 48, 64)),
+    ("test_mambaout", (3, 64, 64), {}, (16, 32, 48, 64)),  # channels last
+    ("test_vit", (1, 32, 32), {"in_chans": 1, "img_size": 32}, (64,) * 6),  # tokens
+]
+
+
+def staged(name: str, options: dict[str, Any], **film: Any) -> Config:
+    return Config(model=ModelConfig(name, options), lambdas=SPACE, film=FiLMConfig(placement="stages", **film))
+
+
+@pytest.mark.parametrize(("name", "shape", "options", "channels"), STAGED, ids=[case[0] for case in STAGED])
+def test_identity_start_after_every_stage_is_the_unconditioned_network(
+    name: str, shape: tuple[int, ...], options: dict[str, Any], channels: tuple[int, ...]
+) -> None:
+    n_features = {"n_features": shape[0]} if name == "mlp" else {}
+    model = build(staged(name, options, start="identity"), **n_features).eval()
+    plain = build(Config(model=ModelConfig(name, options), lambdas=SPACE, film=None), **n_features).eval()
+    x = torch.randn(3, *shape)
+    lam = {"gamma": torch.tensor([0.0, 0.1, 0.3]), "tau": torch.tensor([3.0, 0.5, 0.0])}
+    for values in (lam, {"gamma": 0.3, "tau": 3.0}):
+        assert torch.equal(model(x, values), plain(x, values))
+    per_film = [2 * (2 * 128 + 128 + 128 * c + c) for c in channels]
+    assert model.stages is not None
+    assert [n_parameters(film) for film in model.stages] == per_film
+    assert n_parameters(model) == n_parameters(plain) + sum(per_film)
+
+    with torch.no_grad():
+        for parameter in model.stages.parameters():
+            parameter.normal_(std=0.3)
+    together = model(x, lam)
+    for i in range(3):
+        alone = model(x, {key: float(values[i]) for key, values in lam.items()})
+        torch.testing.assert_close(alone[i], together[i], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(together, plain(x, lam), rtol=1e-2)
+    together.sum().backward()
+    for film in model.stages:  # a stage that does not reach the output would have no gradient
+        assert float(film.weight_out.grad.abs().sum()) > 0
+
+
+def test_after_the_one_layer_of_an_mlp_film_acts_on_its_features() -> None:
+    options = {"width": 16, "depth": 1, "dropout": 0.5}
+    after = build(staged("mlp", options), n_features=5)
+    on_features = build(Config(model=ModelConfig("mlp", options), lambdas=SPACE), n_features=5)
+    theirs = {key.replace("film.", "stages.0."): value for key, value in on_features.state_dict().items()}
+    assert all(torch.equal(value, theirs[key]) for key, value in after.state_dict().items())
+    x, lam = torch.randn(8, 5), {"gamma": 0.1, "tau": 2.0}
+    logits = []
+    for model in (after, on_features):
+        torch.manual_seed(1)  # of the dropout, which acts first
+        logits.append(model(x, lam))
+    torch.testing.assert_close(*logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("resnext50_32x4d", [(f"layer{i + 1}", 256 * 2**i, 1) for i in range(4)]),
+        ("convnext_tiny", [(f"stages.{i}", 96 * 2**i, 1) for i in range(4)]),
+        ("regnetx_002", [("s1", 24, 1), ("s2", 56, 1), ("s3", 152, 1), ("s4", 368, 1)]),
+        ("swin_tiny_patch4_window7_224", [(f"layers.{i}", 96 * 2**i, -1) for i in range(4)]),
+    ],
+)
+def test_stages_of_timms_models_are_without_the_stem(name: str, stages: list[tuple[str, int, int]]) -> None:
+    with torch.device("meta"):
+        trunk = TimmTrunk(name)
+    modes = [module.training for module in trunk.modules()]
+    assert trunk.stages == tuple(Stage(f"backbone.{module}", *rest) for module, *rest in stages)
+    assert [module.training for module in trunk.modules()] == modes
+    assert not any(module._forward_hooks for module in trunk.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("hrnet_w18_small", "timm names no stages of 'hrnet_w18_small' that FiLM could act after"),
+        ("crossvit_9_240", "give one tensor with their channels a pass; of 'crossvit_9_240', blocks.0, .* do not"),
+    ],
+)
+def test_models_without_stages_are_refused_with_another_way(name: str, problem: str) -> None:
+    with torch.device("meta"), pytest.raises(InputError, match=f"{problem}; take film.placement = 'features'"):
+        build(staged(name, {}))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tunelater.config import default_space
 from tunelater.data.splits import TensorSplit
 from tunelater.distributions import LambdaSpace, at
-from tunelater.film import FiLM, LossConditional
+from tunelater.film import FiLM, LossConditional, Stage, StageFiLM
 from tunelater.losses import FAMILIES, LossFamily, loss_family
 from tunelater.problems import InputError
 from tunelater.scoring import HeadGrid, Scores, head_grid, score
@@ -41,6 +41,15 @@ def model_of(space: LambdaSpace, *, film: bool = True, bias: bool = True, rescal
         head = nn.Linear(CHANNELS, 2, bias=bias)
         nn.init.normal_(head.weight)
         return LossConditional(trunk, modulation, head)
+
+
+def staged_model_of(space: LambdaSpace) -> LossConditional:
+    """FiLM after the first layer and after the last."""
+    model = model_of(space, film=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        model.stages = StageFiLM(space, [Stage("0", CHANNELS), Stage("3", CHANNELS)], hidden=8)
+    return model
 
 
 def samples(n: int, *, weighted: bool = False) -> TensorSplit:
@@ -78,6 +87,25 @@ def test_scores_equal_a_forward_pass_for_each_lambda(name: str, film: bool, link
     np.testing.assert_array_equal(scores.weight, data.weight.double())
     assert (scores.prior, scores.split, scores.model) == (3 / 33, "test", "abc")
     assert [scores.lam(i) for i in range(len(scores))] == [at(lambdas, i) for i in range(len(scores))]
+
+
+@pytest.mark.parametrize("link", [True, False], ids=["link", "no link"])
+@pytest.mark.parametrize("name", ["vs", "focal"])
+@pytest.mark.parametrize("memory_mb", [0, 256])
+def test_with_film_after_every_stage_the_trunk_runs_for_each_lambda(name: str, link: bool, memory_mb: int) -> None:
+    space, family, data = default_space(name), loss_family(name, [30, 3]), samples(20, weighted=True)
+    model, lambdas = staged_model_of(space), space.grid(3)
+    rows: list[int] = []
+    hook = model.trunk.register_forward_hook(lambda *io: rows.append(len(io[-1])))
+    scores = score(model, data, lambdas, family, link=link, memory_mb=memory_mb)
+    again = score(model, data, lambdas, family, link=link, memory_mb=memory_mb)
+    hook.remove()
+    assert rows == 2 * ([1] * 9 * 20 if memory_mb == 0 else [20] * 9)
+    np.testing.assert_array_equal(scores.log_odds, again.log_odds)
+    expected = one_pass_each(model, data, lambdas, family, link)
+    np.testing.assert_allclose(scores.log_odds, expected, rtol=1e-4, atol=1e-4)
+    centred = scores.log_odds - scores.log_odds.mean(1, keepdims=True)
+    assert np.abs(np.diff(centred, axis=0)).max() > 0.01, "lambda should change more than the bias"
 
 
 @pytest.mark.parametrize(("bias", "rescale"), [(False, False), (True, True)])

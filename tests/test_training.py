@@ -32,6 +32,7 @@ from tunelater.config import (
     AveragingConfig,
     Config,
     EarlyStoppingConfig,
+    FiLMConfig,
     ModelConfig,
     OptimizerConfig,
     SAMConfig,
@@ -234,7 +235,10 @@ def test_optimizers_and_schedules_equal_a_literal_loop(optimizer: Any, schedule:
     assert [row["learning_rate"] for row in ours.history] == pytest.approx([0.03 * rate(s) for s in (4, 9, 14, 19)])
 
 
+STAGED = FiLMConfig(placement="stages", start="identity", rescale=True)
 LAMBDAS: dict[str, dict[str, Any]] = {
+    "vs, LCT after every stage": {"lambdas": LCT, "film": STAGED},
+    "vs, LCT after every stage, per sample": {"lambdas": LCT, "film": STAGED, "lambda_per": "sample"},
     "vs, fixed": {"lambdas": LambdaSpace(gamma=0.2, tau=1.5)},
     "vs, LCT": {"lambdas": LCT},
     "vs, LCT, one dimension": {"lambdas": LambdaSpace(gamma=0.1, tau=Linear(0, 3, 0.33))},
@@ -279,8 +283,9 @@ def test_losses_lambdas_weights_and_clipping_equal_a_literal_loop(
 
 @pytest.mark.parametrize("clip_norm", [None, 0.1])
 @pytest.mark.parametrize("sam", [SAMConfig(0.1), SAMConfig(0.5, adaptive=True)], ids=["sam", "adaptive"])
-def test_sharpness_aware_steps_equal_a_literal_loop(sam: SAMConfig, clip_norm: float | None) -> None:
-    config = small(sam=sam, clip_norm=clip_norm, **CONSTANT)
+@pytest.mark.parametrize("film", [FiLMConfig(), STAGED], ids=["features", "stages"])
+def test_sharpness_aware_steps_equal_a_literal_loop(sam: SAMConfig, clip_norm: float | None, film: FiLMConfig) -> None:
+    config = small(sam=sam, clip_norm=clip_norm, film=film, **CONSTANT)
     assert_close(weights(train(config, WEIGHTED, untrained(config))), weights(literal_sam(config, WEIGHTED)))
 
 
@@ -597,6 +602,10 @@ TWO_PROCESSES: dict[str, tuple[Config, Splits]] = {
     "weights": (small(batch_size=33, **CONSTANT), ODD_WEIGHTED),
     "lambda per sample": (small(batch_size=25, lambda_per="sample", **CONSTANT), ODD_WEIGHTED),
     "focal": (small(batch_size=25, **CONSTANT, **LAMBDAS["focal, LCT, per sample"]), ODD),
+    "after every stage": (
+        small(batch_size=25, film=STAGED, averaging=AveragingConfig(), early_stopping=EarlyStoppingConfig()),
+        ODD,
+    ),
     "fixed lambda": (small(batch_size=50, **CONSTANT, **LAMBDAS["vs, fixed"]), ODD),
     "batch of one": (
         small(batch_size=1, epochs=1, lambda_per="sample", **CONSTANT),

@@ -18,6 +18,7 @@ import pytest
 
 import tunelater
 from conftest import QUICK
+from tunelater.config import FiLMConfig
 from tunelater.data import tables
 from tunelater.data.preprocessing import Preprocessor
 from tunelater.data.reading import read_table
@@ -69,6 +70,18 @@ def test_run_folder_holds_everything_and_loads_elsewhere(run: Run, frame: pd.Dat
     assert loaded.validation is not None
     assert run.validation is not None
     np.testing.assert_array_equal(loaded.validation.log_odds, run.validation.log_odds)
+
+
+def test_a_run_with_film_after_every_stage_loads_and_scores_alike(frame: pd.DataFrame, tmp_path: Path) -> None:
+    config = dataclasses.replace(QUICK, epochs=2, film=FiLMConfig(placement="stages", hidden=8, start="identity"))
+    run = quiet_fit(frame, target=TARGET, positive=POSITIVE, config=config, out=tmp_path / "run")
+    loaded = Run.load(tmp_path / "run")
+    features = tables.conform(frame.head(50), run.schema)
+    lambdas = run.config.lambdas.grid(2)
+    expected = run.score(run.split(features), lambdas).log_odds
+    np.testing.assert_array_equal(loaded.score(loaded.split(features), lambdas).log_odds, expected)
+    assert (expected[0] != expected[-1]).all()
+    assert tune(loaded, frame, **NEED).n == len(run.rows["validation"])
 
 
 def test_loading_runs_no_code(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class FiLMConfig:
+    placement: Literal["features", "stages"] = "features"
+    """On the pooled features (the paper), or after every stage of the trunk: then lambda changes what the trunk does,
+    and scoring takes a pass through it for each lambda. The paper's start, with its sigma near 0, shrinks the output of
+    every stage; `identity` leaves it."""
     hidden: int = 128
     """Width of the hidden layer of each of FiLM's two networks."""
     start: Literal["paper", "identity"] = "paper"
@@ -63,6 +67,10 @@ class FiLMConfig:
 
     def problems(self) -> list[str]:
         problems = Problems()
+        problems.check(
+            self.placement in ("features", "stages"),
+            f"film.placement is 'features' or 'stages', got {self.placement!r}",
+        )
         problems.check(self.hidden >= 1, f"film.hidden must be 1 or more, got {self.hidden}")
         problems.check(self.start in ("paper", "identity"), f"film.start is 'paper' or 'identity', got {self.start!r}")
         return list(problems)

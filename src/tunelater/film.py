@@ -1,13 +1,19 @@
 """Feature-wise linear modulation, and the model that is conditioned on lambda through it.
 
+FiLM acts on the pooled features, as in the paper, or after every stage of the trunk. The first lets a grid of lambdas
+share one pass through the trunk; the second lets lambda change what the trunk computes.
+
 Shapes: N samples, L lambdas, M of either, C channels of pooled features, K classes, D varying hyperparameters.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +114,88 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A place in a trunk where FiLM may act: the output of one of its modules."""
+
+    module: str
+    """Its name, as `trunk.get_submodule` takes it."""
+    channels: int
+    axis: int = 1
+    """Where the output has its channels: 1 for (N, C) and (N, C, H, W), -1 for tokens and (N, H, W, C)."""
+
+
+class StageFiLM(nn.ModuleList):
+    """One `FiLM` for each stage of a trunk; the stage's output z becomes sigma * z + mu, channel by channel.
+
+    Dosovitskiy & Djolonga (2020), "You Only Train Once: Loss-Conditional Training of Deep Networks", condition every
+    block so; the paper conditions the pooled features alone (`FiLM`).
+
+    Args:
+        space: the distribution that lambda is drawn from.
+        stages: in the order of the trunk; this library's trunks have theirs as `stages`.
+        options: of every `FiLM`: `hidden`, `start`, `rescale`, `bias`, `branches`.
+
+    Raises:
+        InputError: no stage, one that is named twice, or what `FiLM` refuses.
+    """
+
+    def __init__(self, space: LambdaSpace, stages: Sequence[Stage], **options: Any) -> None:
+        names = [stage.module for stage in stages]
+        if not names or len(set(names)) < len(names):
+            raise InputError(f"FiLM after every stage needs stages of different names, got {names}")
+        super().__init__(FiLM(space, stage.channels, **options) for stage in stages)
+        self.stages = tuple(stages)
+
+    def forward(self, trunk: nn.Module, x: Tensor, lam: Mapping[str, Hyperparameter]) -> Tensor:
+        """The trunk's output for x where its stages are modulated, at one lambda or at one a sample.
+
+        Raises:
+            InputError: the trunk has no module of a stage's name, passes it more or less often than once, or gives
+                another shape there.
+        """
+        missing = [stage.module for stage in self.stages if stage.module not in dict(trunk.named_modules())]
+        if missing:
+            raise InputError(f"the trunk has no modules {missing}, after which FiLM should act")
+        calls = [_StageCall(stage, *film(lam)) for stage, film in zip(self.stages, self, strict=True)]
+        # Hooks for this pass alone: a trunk that is copied, shared or used by itself carries nothing along.
+        with ExitStack() as attached:
+            for call in calls:
+                attached.enter_context(trunk.get_submodule(call.stage.module).register_forward_hook(call))
+            out = trunk(x)
+        wrong = {call.stage.module: call.times for call in calls if call.times != 1}
+        if wrong:
+            raise InputError(f"FiLM acts after stages that a pass calls once; of this trunk it called {wrong} times")
+        return out
+
+
+@torch.compiler.assume_constant_result
+def _thread() -> int:
+    """The running thread, of which compiled code cannot ask."""
+    return threading.get_ident()
+
+
+class _StageCall:
+    """The forward hook of one stage in one pass, deaf to passes of the same trunk in other threads."""
+
+    def __init__(self, stage: Stage, sigma: Tensor, mu: Tensor) -> None:
+        self.stage, self.sigma, self.mu = stage, sigma, mu
+        self.thread = _thread()
+        self.times = 0
+
+    def __call__(self, module: nn.Module, inputs: Any, z: Tensor) -> Tensor | None:
+        if _thread() != self.thread:
+            return None
+        self.times += 1
+        axis, channels = self.stage.axis, self.stage.channels
+        if not isinstance(z, Tensor) or z.ndim < 2 or z.shape[axis] != channels:
+            got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            raise InputError(f"stage {self.stage.module!r} should give {channels} channels on axis {axis}, got {got}")
+        shape = [len(self.sigma)] + [1] * (z.ndim - 1)
+        shape[axis] = channels
+        return torch.addcmul(self.mu.view(shape), z, self.sigma.view(shape))
+
+
 class LossConditional(nn.Module):
     """A classifier conditioned on lambda: any trunk that gives pooled features, FiLM on them, a linear head.
 
@@ -119,19 +207,30 @@ class LossConditional(nn.Module):
 
     Args:
         trunk: (N, ...) -> (N, C).
-        film: None where lambda is fixed, or is meant to reach the loss alone (Eq. 8).
+        film: on the pooled features. None where lambda is fixed, is meant to reach the loss alone (Eq. 8), or acts in
+            the trunk.
         head: (N, C) -> (N, K).
+        stages: after the trunk's stages.
     """
 
-    def __init__(self, trunk: nn.Module, film: FiLM | None, head: nn.Linear) -> None:
+    def __init__(self, trunk: nn.Module, film: FiLM | None, head: nn.Linear, stages: StageFiLM | None = None) -> None:
         super().__init__()
         self.trunk = trunk
         self.film = film
         self.head = head
+        self.stages = stages
 
-    def features(self, x: Tensor) -> Tensor:
-        """(N, C) pooled features. They do not depend on lambda, so a grid of lambdas needs them once."""
-        return self.trunk(x)
+    def features(self, x: Tensor, lam: Mapping[str, Hyperparameter] | None = None) -> Tensor:
+        """(N, C) pooled features. Without `stages` they do not depend on lambda, so a grid of lambdas needs them once.
+
+        Raises:
+            InputError: no lambda where the trunk's stages need one.
+        """
+        if self.stages is None:
+            return self.trunk(x)
+        if lam is None:
+            raise InputError("the features of a model with FiLM after every stage depend on lambda; pass it")
+        return self.stages(self.trunk, x, lam)
 
     def logits(self, z: Tensor, lam: Mapping[str, Hyperparameter]) -> Tensor:
         """(N, K) logits from features (N, C), at one lambda (floats) or at one a sample (tensors of shape (N,))."""
@@ -146,7 +245,7 @@ class LossConditional(nn.Module):
 
     def forward(self, x: Tensor, lam: Mapping[str, Hyperparameter]) -> Tensor:
         """(N, K) logits of inputs x at lambda."""
-        return self.logits(self.features(x), lam)
+        return self.logits(self.features(x, lam), lam)
 
     def margins(self, lambdas: Mapping[str, Tensor], family: LossFamily | None) -> tuple[Tensor, Tensor]:
         """The binary head at L lambdas as one linear map of the features: weights (L, C) and biases (L,).

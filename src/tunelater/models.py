@@ -1,11 +1,14 @@
 """Trunks: networks that end in pooled features, by name.
 
-A trunk is any module that gives (N, C) pooled features and says C as its `channels`. `mlp` takes tables, `resnet32`
-small images, and any model of timm's, by the name it has there, larger ones.
+A trunk is any module that gives (N, C) pooled features and says C as its `channels`; those that FiLM can act inside of
+say where as their `stages`. `mlp` takes tables, `resnet32` small images, and any model of timm's, by the name it has
+there, larger ones.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +20,7 @@ from torch.nn import functional as F
 
 from tunelater import vision
 from tunelater.config import Config
-from tunelater.film import FiLM, LossConditional
+from tunelater.film import FiLM, LossConditional, Stage, StageFiLM
 from tunelater.problems import InputError, Problems, did_you_mean
 
 
@@ -34,11 +37,13 @@ class TabularMLP(nn.Module):
     def __init__(self, n_features: int, *, width: int = 128, depth: int = 3, dropout: float = 0.1) -> None:
         super().__init__()
         self.channels = width
+        self.stages: tuple[Stage, ...] = ()
         layers: list[nn.Module] = []
         for i in range(depth):
             layers += [nn.Linear(n_features if i == 0 else width, width), nn.ReLU()]
             if dropout:
                 layers.append(nn.Dropout(dropout))
+            self.stages += (Stage(f"layers.{len(layers) - 1}", width),)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,6 +59,7 @@ class ResNet32(nn.Module):
     """
 
     channels = 64
+    stages = (Stage("blocks.4", 16), Stage("blocks.9", 32), Stage("blocks.14", 64))
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,6 +106,7 @@ class TimmTrunk(nn.Module):
     """Any image model of timm's without its classifier: (N, 3, H, W) float -> (N, C) pooled features.
 
     C is `channels`. What the images should look like (`mean`, `std`, `input_size`) is in `backbone.pretrained_cfg`.
+    `stages` are what timm's `feature_info` names, without the stem: layer1 to layer4 of a ResNet, every block of a ViT.
 
     Args:
         name: timm's, such as `resnext50_32x4d` or `convnext_tiny`; a tag (`convnext_tiny.fb_in1k`) picks among its
@@ -118,11 +125,18 @@ class TimmTrunk(nn.Module):
         super().__init__()
         if pretrained and weights is not None:
             raise InputError(f"give pretrained=True or a file of weights, not both; got {str(weights)!r}")
+        self.name, self.options = name, options
         self.backbone = vision.backbone(name, pretrained=pretrained, **options)
         if weights is not None:
             vision.load_weights(self.backbone, weights, name=name)
         # Some models have a layer between pooling and classifier; it stays, and makes the features wider.
         self.channels: int = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features  # type: ignore[assignment]
+
+    @functools.cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """Raises: InputError: timm names no stages of this model, or some that FiLM cannot act after."""
+        found = vision.stages(self.backbone, self.name, **self.options)
+        return tuple(Stage(f"backbone.{module}", channels, axis) for module, channels, axis in found)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.backbone(x)
@@ -141,7 +155,8 @@ def build(config: Config, *, n_classes: int = 2, pretrained: bool = True, **shap
         shape: what the trunk must know of the data: `n_features` for a table, nothing for images.
 
     Raises:
-        InputError: a trunk that does not go with the data, unknown options of it, or weights that cannot be had.
+        InputError: a trunk that does not go with the data, unknown options of it, weights that cannot be had, or FiLM
+            after the stages of a trunk that has none.
     """
     trunk_options = dict(config.model.options)
     if not pretrained:
@@ -154,18 +169,14 @@ def build(config: Config, *, n_classes: int = 2, pretrained: bool = True, **shap
         else:
             trunk = TimmTrunk(config.model.trunk, **trunk_options)
         head = nn.Linear(trunk.channels, n_classes)  # type: ignore[arg-type]
-        film = None
+        film = stages = None
         if config.film is not None and config.lambdas.free:
-            options = config.film
-            film = FiLM(
-                config.lambdas,
-                trunk.channels,  # type: ignore[arg-type]
-                hidden=options.hidden,
-                start=options.start,
-                rescale=options.rescale,
-                bias=options.bias,
-            )
-    return channels_last(LossConditional(trunk, film, head))
+            options = dataclasses.asdict(config.film)
+            if options.pop("placement") == "features":
+                film = FiLM(config.lambdas, trunk.channels, **options)  # type: ignore[arg-type]
+            else:
+                stages = StageFiLM(config.lambdas, trunk.stages, **options)  # type: ignore[arg-type]
+    return channels_last(LossConditional(trunk, film, head, stages))
 
 
 def channels_last(model: LossConditional) -> LossConditional:

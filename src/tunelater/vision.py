@@ -5,10 +5,11 @@ Import both from here only: `import torchvision` alone may fail, as `torchvision
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -151,6 +152,77 @@ def _no_download(name: str, error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def stages(
+    model: nn.Module, name: str, *, in_chans: int = 3, img_size: Any = None, **_: Any
+) -> list[tuple[str, int, int]]:
+    """Where the stages of a backbone end: (module, channels, axis of the channels in its output), in order.
+
+    They are those of timm's `feature_info`, without the stem. The axes are read off a pass of shapes, without numbers.
+
+    Raises:
+        InputError: timm names no stages, or some that give something else than one tensor a pass with their channels.
+    """
+    named = [(entry["module"], entry["num_chs"]) for entry in getattr(model, "feature_info", None) or ()]
+    known = dict(model.named_modules())
+    named = named if all(module in known for module, _ in named) else []
+    named = named[1:] if named and _is_stem(model, named[0][0]) else named
+    if not named:
+        raise InputError(f"timm names no stages of {name!r} that FiLM could act after; {_INSTEAD}")
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size or _image_size(model)
+    try:
+        shapes = _shapes(model, [module for module, _ in named], (2, in_chans, height, width))
+    except Exception as error:  # of any model's code
+        raise InputError(f"the stages of {name!r} cannot be traced ({_first_line(error)}); {_INSTEAD}") from None
+    channels_last = getattr(model, "output_fmt", None) == "NHWC"
+    axes = [_channel_axis(shapes[module], channels, channels_last) for module, channels in named]
+    if None in axes or len(shapes) < len(named):
+        bad = [module for (module, _), axis in zip(named, axes, strict=True) if axis is None]
+        raise InputError(
+            f"FiLM acts after stages that give one tensor with their channels a pass; of {name!r}, "
+            f"{_few(bad or shapes)} do not; {_INSTEAD}"
+        )
+    return [(module, channels, axis) for (module, channels), axis in zip(named, axes, strict=True) if axis is not None]
+
+
+_INSTEAD = "take film.placement = 'features'"
+
+
+def _is_stem(model: nn.Module, module: str) -> bool:
+    """Whether timm's first feature comes before the stages: it has no two layers of weights, or is named so."""
+    layers = [m for m in model.get_submodule(module).modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    return not module or module.startswith("stem") or len(layers) < 2
+
+
+def _image_size(model: nn.Module) -> tuple[int, int]:
+    return getattr(model, "pretrained_cfg", {}).get("input_size", (3, 224, 224))[1:]
+
+
+def _shapes(model: nn.Module, modules: Sequence[str], image: Sequence[int]) -> dict[str, list[Any]]:
+    """What each module gave in one pass, from shapes alone: for each call a shape, None where it was no tensor."""
+    seen: dict[str, list[Any]] = {module: [] for module in modules}
+    training = model.training
+    with contextlib.ExitStack() as attached, torch.no_grad():
+        for module, calls in seen.items():
+
+            def see(_module: nn.Module, _inputs: Any, out: Any, calls: list[Any] = calls) -> None:
+                calls.append(tuple(out.shape) if isinstance(out, Tensor) else None)
+
+            attached.enter_context(model.get_submodule(module).register_forward_hook(see))
+        attached.callback(model.train, training)
+        tensors = {key: value.to("meta") for key, value in (*model.named_parameters(), *model.named_buffers())}
+        torch.func.functional_call(model.eval(), tensors, torch.empty(*image, device="meta"))
+    return seen
+
+
+def _channel_axis(calls: Sequence[tuple[int, ...] | None], channels: int, channels_last: bool) -> int | None:
+    """1 or -1; None for a stage that is not passed once, or has its channels elsewhere."""
+    if len(calls) != 1 or calls[0] is None or len(calls[0]) < 2:
+        return None
+    shape = calls[0]
+    preferred = (-1, 1) if channels_last or len(shape) == 3 else (1, -1)
+    return next((axis for axis in preferred if shape[axis] == channels), None)
 
 
 # -------------------------------------------------------------------------------------------------------------- weights
