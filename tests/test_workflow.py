@@ -45,15 +45,15 @@ def test_columns_without_information_are_left_out_and_named(frame: pd.DataFrame)
     text = " ".join(str(w.message) for w in caught)
     for column in ("patient_id", "same", "nothing"):
         assert column in text
-        assert column not in run.schema.columns
-    assert "TSH" in run.schema.columns
+        assert column not in run.form.schema.columns
+    assert "TSH" in run.form.schema.columns
 
 
 def test_run_folder_holds_everything_and_loads_elsewhere(run: Run, frame: pd.DataFrame, tmp_path: Path) -> None:
     assert run.path is not None
     names = {p.name for p in run.path.iterdir()}
     assert names >= {
-        "config.toml", "weights.safetensors", "schema.json", "preprocessing.skops", "data.json", "rows.npz", "scores",
+        "config.toml", "weights.safetensors", "table.json", "preprocessing.skops", "data.json", "rows.npz", "scores",
         "metrics.csv", "environment.json", "DONE",
     }  # fmt: skip
     assert not {"checkpoint.pt", "identity"} & names
@@ -62,10 +62,11 @@ def test_run_folder_holds_everything_and_loads_elsewhere(run: Run, frame: pd.Dat
     loaded = Run.load(moved)
     assert loaded.id == run.id
     assert loaded.config == run.config
-    features = tables.conform(frame.head(50), run.schema)
+    features = tables.conform(frame.head(50), run.form.schema)
     lambdas = run.config.lambdas.grid(3)
     np.testing.assert_array_equal(
-        loaded.score(loaded.split(features), lambdas).log_odds, run.score(run.split(features), lambdas).log_odds
+        loaded.score(loaded.form.split(features), lambdas).log_odds,
+        run.score(run.form.split(features), lambdas).log_odds,
     )
     assert loaded.validation is not None
     assert run.validation is not None
@@ -95,7 +96,7 @@ def test_loading_runs_no_code(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     Run.load(run.path)
 
 
-@pytest.mark.parametrize("victim", ["weights.safetensors", "config.toml", "schema.json", "preprocessing.skops", "DONE"])
+@pytest.mark.parametrize("victim", ["weights.safetensors", "config.toml", "table.json", "preprocessing.skops", "DONE"])
 def test_a_damaged_run_is_refused(run: Run, tmp_path: Path, victim: str) -> None:
     assert run.path is not None
     broken = tmp_path / "broken"
@@ -133,27 +134,29 @@ def _scores_of_rows(run: Run, table: Path, point: OperatingPoint, split: str) ->
     frame = read_table(table)
     y, _ = tables.label(frame[TARGET], POSITIVE)
     rows = run.rows[split]
-    samples = run.split(tables.conform(frame, run.schema).iloc[rows], y[rows])
+    samples = run.form.split(tables.conform(frame, run.form.schema).iloc[rows], y[rows])
     return run.score(samples, point.lam, split=split)
 
 
 @pytest.mark.parametrize("where", ["film.rescale", "film.start", "preprocessing"])
 def test_the_identity_depends_on_what_scores_depend_on(run: Run, frame: pd.DataFrame, where: str) -> None:
     """The weights are the same, the scores are not, so the model is another."""
-    features = tables.conform(frame.head(50), run.schema)
+    features = tables.conform(frame.head(50), run.form.schema)
     if where == "preprocessing":
-        few = tables.conform(frame.iloc[run.rows["train"][::2]], run.schema)
-        other = dataclasses.replace(run, preprocessor=Preprocessor().fit(few, run.schema))
-        assert other.preprocessor.n_features == run.preprocessor.n_features
+        few = tables.conform(frame.iloc[run.rows["train"][::2]], run.form.schema)
+        other = dataclasses.replace(
+            run, form=dataclasses.replace(run.form, preprocessor=Preprocessor().fit(few, run.form.schema))
+        )
+        assert other.form.preprocessor.n_features == run.form.preprocessor.n_features
     else:
         change = {"rescale": True} if where == "film.rescale" else {"start": "identity"}
         config = dataclasses.replace(run.config, film=dataclasses.replace(run.config.film, **change))
-        model = build(config, n_features=run.preprocessor.n_features)
+        model = build(config, n_features=run.form.preprocessor.n_features)
         model.load_state_dict(run.model.state_dict())
         other = dataclasses.replace(run, config=config, model=model.eval())
     lam = {"gamma": 0.2, "tau": 2.0}
     assert not np.allclose(
-        run.score(run.split(features), lam).log_odds, other.score(other.split(features), lam).log_odds
+        run.score(run.form.split(features), lam).log_odds, other.score(other.form.split(features), lam).log_odds
     )
     assert other.id != run.id
 
@@ -287,13 +290,13 @@ def test_predict_writes_what_scoring_says_in_order(
     result = pd.read_csv(done.out) if suffix == ".csv" else pd.read_parquet(done.out)
     assert result.columns.tolist() == ["case", "probability", "log_odds", "prediction", "extrapolated"]
     assert result["case"].astype(int).tolist() == list(range(len(frame)))
-    scores = run.score(run.split(tables.conform(frame, run.schema)), point.lam)
+    scores = run.score(run.form.split(tables.conform(frame, run.form.schema)), point.lam)
     expected = scores.at_prior(0.02).log_odds[0]
     np.testing.assert_allclose(result["log_odds"], expected, atol=1e-5)
     np.testing.assert_allclose(result["probability"], 1 / (1 + np.exp(-expected.astype(float))), atol=1e-6)
     alerts = point.decide(scores.log_odds[0], scores.prior)
     assert (result["prediction"] == POSITIVE).tolist() == alerts.tolist()
-    assert set(result["prediction"]) <= {POSITIVE, run.schema.negative}
+    assert set(result["prediction"]) <= {POSITIVE, run.form.schema.negative}
     assert done.rows == len(frame)
     assert done.alerts == alerts.sum()
     assert not result["extrapolated"].any()
@@ -391,7 +394,7 @@ def test_sample_weights_reach_training_and_tuning(frame: pd.DataFrame) -> None:
     run = quiet_fit(weighted, target=TARGET, positive=POSITIVE, weight="w", config=QUICK)
     n = run.data["splits"]["train"]
     assert run.data["class_counts"] == [n["rows"] - n["positives"], 4 * n["positives"]]
-    assert "w" not in run.schema.columns
+    assert "w" not in run.form.schema.columns
     with pytest.warns(DoubtfulInputWarning, match="weights 'w', which this table lacks"):
         tune(run, frame, maximize="f1")
     point = tune(run, weighted, maximize="f1")
@@ -575,3 +578,18 @@ def test_rows_alike_by_chance_are_not_left_out(frame: pd.DataFrame) -> None:
 def test_all_files_of_a_run_have_the_same_permissions(run: Run) -> None:
     assert run.path is not None
     assert len({p.stat().st_mode for p in run.path.iterdir() if p.is_file()}) == 1
+
+
+def test_beta_thins_the_positives_to_train_on_and_no_others(frame: pd.DataFrame) -> None:
+    config = dataclasses.replace(QUICK, epochs=1)
+    whole = quiet_fit(frame, target=TARGET, positive=POSITIVE, config=config)
+    thin = quiet_fit(frame, target=TARGET, positive=POSITIVE, config=config, beta=50)
+    for name in ("validation", "test"):
+        np.testing.assert_array_equal(thin.rows[name], whole.rows[name])
+    n_negative, n_positive = thin.data["class_counts"]
+    assert n_negative == whole.data["class_counts"][0]
+    assert n_positive == n_negative // 50 < whole.data["class_counts"][1]
+    assert set(thin.rows["train"]) < set(whole.rows["train"])
+    assert thin.family.beta == pytest.approx(n_negative / n_positive)
+    with pytest.raises(InputError, match="beta"):
+        fit(frame, target=TARGET, positive=POSITIVE, config=config, beta=0.5)

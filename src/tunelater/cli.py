@@ -63,6 +63,10 @@ def fit(
     split: Annotated[
         str, typer.Option(metavar="A,B,C", help="Shares of rows to train on, choose on and report on.")
     ] = "0.6,0.2,0.2",
+    beta: Annotated[
+        float | None,
+        typer.Option(help="Train on fewer positives: 1 to so many negatives. Other rows stay.", show_default=False),
+    ] = None,
     weight: Annotated[str | None, typer.Option(help="A column of sample weights.", show_default=False)] = None,
     no_header: Annotated[
         bool, typer.Option("--no-header", help="The CSV has no line of names: columns are column_1, column_2, ...")
@@ -89,6 +93,7 @@ def fit(
                 out=out,
                 config=settings,
                 fractions=fractions,
+                beta=beta,
                 weight=weight,
                 header=not no_header,
                 force=force,
@@ -96,7 +101,7 @@ def fit(
                 problems=list(problems),
             )
         shares = ", ".join(f"{n['rows']} {name} ({n['positives']} positive)" for name, n in run.data["splits"].items())
-        typer.echo(f"Model {run.id}, trained on {len(run.schema.columns)} columns; rows: {shares}.")
+        typer.echo(f"Model {run.id}, trained on {run.form.told}; rows: {shares}.")
         typer.echo(f"Run folder: {out}")
         typer.echo(
             f"Next: tunelater tune {_quoted(out)} {_quoted(data)} --maximize precision --subject-to 'recall>=0.9' "

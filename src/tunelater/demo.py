@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from tunelater.config import Config
-from tunelater.data import tables
+from tunelater.data.splits import Split
 from tunelater.distributions import LambdaSpace
 from tunelater.metrics import Ranking
 from tunelater.problems import DoubtfulInputWarning, InputError
@@ -102,11 +103,11 @@ def _written(folder: Path, out: Path, seed: int, on_epoch: Callable[[int], None]
         common: dict[str, Any] = {"target": TARGET, "positive": POSITIVE, "fractions": FRACTIONS, "on_epoch": counted}
         lct = fit(folder / "thyroid.csv", out=folder / "run", config=config, **common)
         fixed = fit(folder / "thyroid.csv", config=neutral, **common)
-        features, y, _ = tables.prepare(frame, TARGET, POSITIVE)
+        samples = lct.form.labelled(frame, None).samples
     scores = {
-        METHODS[0]: _scores(lct, features, y, lct.config.lambdas.grid(9)),
-        METHODS[1]: _scores(fixed, features, y, fixed.config.lambdas.grid()),
-        METHODS[2]: _logistic(lct, features, y),
+        METHODS[0]: _scores(lct, samples, lct.config.lambdas.grid(9)),
+        METHODS[1]: _scores(fixed, samples, fixed.config.lambdas.grid()),
+        METHODS[2]: _logistic(lct, samples),
     }
     points = {
         (need, method): OperatingGrid(scores[method]["validation"], prior=prior).select(**what)
@@ -131,18 +132,19 @@ def _problems(out: Path, force: bool) -> list[str]:
     return problems
 
 
-def _scores(run: Run, features: pd.DataFrame, y: np.ndarray, lambdas: Any) -> dict[str, Scores]:
+def _scores(run: Run, samples: Split, lambdas: Any) -> dict[str, Scores]:
     return {
-        name: run.score(run.split(features.iloc[run.rows[name]], y[run.rows[name]]), lambdas, split=name)
+        name: run.score(samples.take(torch.from_numpy(run.rows[name])), lambdas, split=name)
         for name in ("validation", "test")
     }
 
 
-def _logistic(run: Run, features: pd.DataFrame, y: np.ndarray) -> dict[str, Scores]:
+def _logistic(run: Run, samples: Split) -> dict[str, Scores]:
     """Logistic regression on the same preprocessed rows; its decision function is the posterior log-odds."""
     from sklearn.linear_model import LogisticRegression
 
-    x = {name: run.preprocessor.transform(features.iloc[index]) for name, index in run.rows.items()}
+    x = {name: samples.inputs(torch.from_numpy(index)).numpy() for name, index in run.rows.items()}
+    y = samples.target.numpy()
     model = LogisticRegression(max_iter=5000).fit(x["train"], y[run.rows["train"]])
     return {
         name: Scores(

@@ -4,8 +4,9 @@
 RUN/
   config.toml              the resolved configuration
   weights.safetensors      the model
-  schema.json              the table's columns, target and labels
-  preprocessing.skops      fitted preprocessing, checked on loading
+  table.json               a table's columns, target and labels, and
+  preprocessing.skops        its fitted preprocessing, checked on loading; or
+  images.json              where images have their labels from
   data.json                fingerprint, sizes and class shares of the data
   rows.npz                 which rows went where, and hashes of the rows of each split
   scores/validation.npz    log-odds of the validation rows over a grid of lambdas
@@ -36,16 +37,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 
 from tunelater.config import Config, FiLMConfig
 from tunelater.data.cells import some_of
-from tunelater.data.preprocessing import Preprocessor
-from tunelater.data.splits import TensorSplit
-from tunelater.data.tables import TableSchema
+from tunelater.data.forms import Form
+from tunelater.data.splits import Split
+from tunelater.data.table_form import TableForm
 from tunelater.distributions import Lambdas
 from tunelater.film import LossConditional
 from tunelater.losses import LossFamily, loss_family
@@ -69,16 +69,19 @@ LIBRARIES = (
 
 _HASHES = "_hashes"
 WRITTEN = (
-    "config.toml", "weights.safetensors", "schema.json", "preprocessing.skops", "data.json", "rows.npz",
+    "config.toml", "weights.safetensors", "table.json", "preprocessing.skops", "images.json", "data.json", "rows.npz",
     "validation.npz", "environment.json",
 )  # fmt: skip
+ALWAYS_WRITTEN = ("config.toml", "weights.safetensors", "data.json", "rows.npz", "environment.json")
+FORMS: Mapping[str, type[Form]] = {form.name: form for form in (TableForm,)}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model of a table, with what is needed to use it.
+    """A trained model, with what is needed to use it.
 
     Attributes:
+        form: how data become inputs of the network.
         data: fingerprint, sizes and class counts of what it was trained on.
         rows: row numbers of the `train`, `validation` and `test` splits in that data.
         hashes: sorted hashes of the rows of each split, to recognise them elsewhere.
@@ -87,8 +90,7 @@ class Run:
 
     config: Config
     model: LossConditional
-    schema: TableSchema
-    preprocessor: Preprocessor
+    form: Form
     data: Mapping[str, Any]
     rows: Mapping[str, NDArray[np.int64]]
     hashes: Mapping[str, NDArray[np.uint64]]
@@ -107,35 +109,22 @@ class Run:
         It is made of values, not of files, so that another version of this library finds the same: weights, network,
         conditioning, preprocessing, loss, and the range of lambda. Settings of the training alone don't count.
         """
-        digest = hashlib.sha256(self.preprocessor.digest().encode())
+        digest = hashlib.sha256(self.form.digest().encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        schema = self.schema
         meaning = {
             "network": [self.config.model.trunk, _network_options(self.config)],
             "film": _film_settings(self.config),
             "loss": self.config.loss,
             "lambdas": {name: [float(d.a), float(d.b)] for name, d in self.config.lambdas.items()},
-            "labels": [schema.target, schema.negative, schema.positive],
             "class_counts": self.data["class_counts"],
             "fingerprint": self.data["fingerprint"],
         }
         digest.update(json.dumps(meaning, sort_keys=True).encode())
         return digest.hexdigest()[:16]
 
-    def split(
-        self, features: pd.DataFrame, target: NDArray | None = None, weight: NDArray | None = None
-    ) -> TensorSplit:
-        """Preprocessed samples, from feature columns as `tables.conform` gives them."""
-        x = torch.from_numpy(self.preprocessor.transform(features))
-        y = torch.zeros(len(x), dtype=torch.int64) if target is None else torch.from_numpy(np.asarray(target, np.int64))
-        w = None if weight is None else torch.from_numpy(np.asarray(weight, np.float32))
-        return TensorSplit(x, y, w)
-
-    def score(
-        self, samples: TensorSplit, lambdas: Lambdas | Mapping[str, float], *, split: str = "validation"
-    ) -> Scores:
+    def score(self, samples: Split, lambdas: Lambdas | Mapping[str, float], *, split: str = "validation") -> Scores:
         """Log-odds of samples at lambdas; a lambda outside the range trained on is marked as extrapolated."""
         values = {name: np.atleast_1d(np.asarray(v, np.float64)) for name, v in lambdas.items()}
         scores = score(self.model, samples, values, self.family, split=split, model_id=self.id)
@@ -147,9 +136,8 @@ class Run:
         (folder / "config.toml").write_text(self.config.to_toml(), encoding="utf-8")
         weights = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
         (folder / "weights.safetensors").write_bytes(save(weights))  # save_file would make it private
-        _write_json(folder / "schema.json", self.schema.to_json())
-        self.preprocessor.save(folder / "preprocessing.skops")
-        _write_json(folder / "data.json", dict(self.data))
+        self.form.save(folder)
+        _write_json(folder / "data.json", {"form": self.form.name, **self.data})
         hashes = {f"{name}{_HASHES}": values for name, values in self.hashes.items()}
         np.savez_compressed(folder / "rows.npz", **hashes, **self.rows)  # type: ignore[arg-type]
         if self.validation is not None:
@@ -182,13 +170,12 @@ class Run:
             raise InputError(f"run folder {path} is damaged: {', '.join(changed)} is not what fit wrote")
         try:
             config = Config.read(path / "config.toml")
-            schema = TableSchema.from_json(json.loads((path / "schema.json").read_text(encoding="utf-8")))
-            preprocessor = Preprocessor.load(path / "preprocessing.skops")
             data = json.loads((path / "data.json").read_text(encoding="utf-8"))
+            form = FORMS[data.pop("form")].load(path, config.images)
             with np.load(path / "rows.npz", allow_pickle=False) as stored:
                 rows = {name: stored[name] for name in stored.files if not name.endswith(_HASHES)}
                 hashes = {name: stored[f"{name}{_HASHES}"] for name in rows}
-            model = build(config, n_features=preprocessor.n_features, pretrained=False)
+            model = build(config, pretrained=False, **form.shape)
             model.load_state_dict(load_file(path / "weights.safetensors"))
             scores = path / "scores" / "validation.npz"
             validation = load_scores(scores) if scores.is_file() else None
@@ -196,7 +183,7 @@ class Run:
             raise
         except Exception as error:
             raise InputError(f"run folder {path} is damaged: {type(error).__name__}: {error}") from error
-        run = cls(config, model.eval(), schema, preprocessor, data, rows, hashes, validation, path)
+        run = cls(config, model.eval(), form, data, rows, hashes, validation, path)
         if run.id != stated:
             raise InputError(f"run folder {path} is damaged: its files make model {run.id}, but DONE says {stated}")
         return run
@@ -252,7 +239,7 @@ def _changed_files(folder: Path) -> tuple[str, list[str]]:
     _, stated, *lines = [*(folder / "DONE").read_text(encoding="utf-8").splitlines(), "", ""]
     lines = [line for line in lines if line]
     files = [line.partition("  ")[::2] for line in lines]
-    if len(files) < len(WRITTEN) - 1:  # the scores are optional
+    if not {*ALWAYS_WRITTEN} <= {name for _, name in files}:
         return stated, ["DONE"]
     return stated, [name for digest, name in files if not (folder / name).is_file() or _digest(folder / name) != digest]
 
@@ -315,12 +302,7 @@ def _write_json(path: Path, value: Any) -> None:
 # ------------------------------------------------------------------------------------------- atomic places
 
 
-WHOLE_RUN = frozenset(
-    {
-        "config.toml", "weights.safetensors", "schema.json", "preprocessing.skops", "data.json", "rows.npz", "scores",
-        "metrics.csv", "tensorboard", "environment.json", "DONE",
-    }
-)  # fmt: skip
+WHOLE_RUN = frozenset({*WRITTEN, "scores", "metrics.csv", "tensorboard", "DONE"})
 
 
 def is_run(folder: Path) -> bool:

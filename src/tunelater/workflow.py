@@ -28,37 +28,34 @@ import torch
 from numpy.typing import NDArray
 
 from tunelater.config import Config
-from tunelater.data import tables
-from tunelater.data.cells import some_of
-from tunelater.data.imbalance import problems_of_fractions, split_rows
-from tunelater.data.preprocessing import Preprocessor
-from tunelater.data.reading import checked_file, read_table
-from tunelater.data.splits import Splits, TensorSplit, class_counts
+from tunelater.data.forms import Data, Labelled, Prepared
+from tunelater.data.imbalance import problems_of_fractions, subsample
+from tunelater.data.reading import checked_file
+from tunelater.data.splits import Split, Splits, class_counts
+from tunelater.data.table_form import prepare_table
 from tunelater.models import build
-from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
+from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 from tunelater.runs import FORMAT as RUN_FORMAT
 from tunelater.runs import Run, building, output_problems, publish
 from tunelater.scoring import Scores
 from tunelater.training import train
 from tunelater.tuning import FORMAT, Cost, Estimate, OperatingGrid, OperatingPoint, assess, problems_of_needs
 
-Table = str | Path | pd.DataFrame
-
 SMALLEST_SPLIT_OF_POSITIVES = 5
 """Positives under which a split says next to nothing; fitting warns."""
 EQUAL_BY_CHANCE = 0.1
 """Share of rows of one split that equal rows of another over which equal rows are no sign of the same table."""
-MOST_UNSEEN_COUNTED = 10_000
 
 
 def fit(
-    data: Table,
+    data: Data,
     *,
     target: str,
     positive: str,
     out: str | Path | None = None,
     config: Config | None = None,
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    beta: float | None = None,
     weight: str | None = None,
     header: bool = True,
     force: bool = False,
@@ -74,6 +71,8 @@ def fit(
         out: the run folder to write; None keeps the run in memory.
         config: by default `Config()` with batches that suit the number of rows.
         fractions: of the rows to train on, to choose on and to report on, drawn at random within each class.
+        beta: sub-sample the positives to train on to this imbalance ratio n_-/n_+ (see `imbalance.subsample`); None
+            leaves them.
         weight: a column of non-negative sample weights.
         header: False where a CSV file has no line of column names; columns are then `column_1`, `column_2`, ...
         force: replace an older run at `out`.
@@ -89,43 +88,41 @@ def fit(
     if out is not None:
         found.add(*output_problems(out, force=force, folder=True))
     found.add(*_problems_of_sizes(fractions))
+    prepared, rows = None, {}
     with problems_of(found):
-        frame = _read(data, header)
-        frame, weights = _take_weights(frame, weight, found, target)
-        features, y, schema = tables.prepare(frame, target, positive)
-        schema = dataclasses.replace(schema, header=header)
-        rows = split_rows(y, fractions, seed=config.seed if config else 0)
-        found.add(*_problems_of_weights(weight, weights, y, rows))
+        prepared = prepare_table(data, target=target, positive=positive, weight=weight, header=header)
+    if prepared is not None:
+        with problems_of(found):
+            rows = _divided(prepared, fractions, beta, seed=config.seed if config else 0)
+            found.add(*prepared.problems(rows))
     found.raise_if_any()
+    assert prepared is not None
 
-    _warn_of_positives(y, rows, schema)
+    _warn_of_positives(prepared, rows)
     config = config or Config(batch_size=batch_size_for(len(rows["train"])))
-    preprocessor = Preprocessor().fit(features.iloc[rows["train"]], schema)
-    x = torch.from_numpy(preprocessor.transform(features))
-    whole = TensorSplit(x, torch.from_numpy(y), None if weights is None else torch.from_numpy(weights))
-    splits = Splits(_rows(whole, rows["train"]), _rows(whole, rows["validation"]))
+    form, samples = prepared.fitted(rows["train"], config)
+    splits = Splits(_taken(samples, rows["train"]), _taken(samples, rows["validation"]))
+    y = prepared.target
     facts: dict[str, Any] = {
-        "fingerprint": tables.fingerprint(frame),
-        "columns": [str(name) for name in frame.columns],
+        "fingerprint": prepared.fingerprint,
         "rows": len(y),
         "positives": int(y.sum()),
         "splits": {name: {"rows": len(index), "positives": int(y[index].sum())} for name, index in rows.items()},
         "class_counts": class_counts(splits.train),
-        "weight": weight,
+        **prepared.facts,
     }
-    hashes = tables.row_hashes(features, list(schema.columns))
-    hashes_of = {name: np.sort(hashes[index]) for name, index in rows.items()}
+    hashes_of = {name: np.sort(prepared.hashes[index]) for name, index in rows.items()}
 
     def trained(folder: Path | None) -> Run:
-        model = build(config, n_features=preprocessor.n_features)
+        model = build(config, **form.shape)
         fitted = train(config, splits, model, folder=folder, on_epoch=on_epoch).model
-        run = Run(config, fitted, schema, preprocessor, facts, rows, hashes_of)
-        scores = run.score(splits.validation, config.lambdas.grid(5))  # type: ignore[arg-type]
+        run = Run(config, fitted, form, facts, rows, hashes_of)
+        scores = run.score(splits.validation, config.lambdas.grid(5))
         return dataclasses.replace(run, validation=scores)
 
     if out is None:
         return trained(None)
-    with building(Path(out), f"{RUN_FORMAT}\n{config.to_toml()}\n{facts}\n{schema.to_json()}") as folder:
+    with building(Path(out), f"{RUN_FORMAT}\n{config.to_toml()}\n{facts}\n{form.digest()}") as folder:
         run = trained(folder)
         run.save(folder)
         publish(folder, Path(out))
@@ -134,7 +131,7 @@ def fit(
 
 def tune(
     run: Run | str | Path,
-    data: Table,
+    data: Data,
     *,
     maximize: str | None = None,
     minimize: str | None = None,
@@ -199,7 +196,7 @@ class Evaluation:
     n_positive: int
 
 
-def evaluate(run: Run | str | Path, data: Table, *, at: OperatingPoint | str | Path) -> dict[str, Estimate]:
+def evaluate(run: Run | str | Path, data: Data, *, at: OperatingPoint | str | Path) -> dict[str, Estimate]:
     """What an operating point achieves on labelled rows, with 95% intervals.
 
     Args:
@@ -214,7 +211,7 @@ def evaluate(run: Run | str | Path, data: Table, *, at: OperatingPoint | str | P
     return evaluation(run, data, at=at).estimates
 
 
-def evaluation(run: Run | str | Path, data: Table, *, at: OperatingPoint | str | Path) -> Evaluation:
+def evaluation(run: Run | str | Path, data: Data, *, at: OperatingPoint | str | Path) -> Evaluation:
     """As `evaluate`, and the rows that it was done on."""
     found = Problems()
     loaded = _loaded(run, data, found)
@@ -267,27 +264,25 @@ def predict(
     if loaded is not None:
         with problems_of(found):
             for_csv = Path(out).suffix == ".csv"
-            stream = tables.stream_table(data, loaded.schema, keep=keep, for_csv=for_csv)
-            first = next(stream, None)
+            stream = loaded.form.stream(data, keep, for_csv, None)
+            pieces = iter(stream)
+            first = next(pieces, None)
     found.raise_if_any()
     assert loaded is not None
     assert point is not None
     rows = alerts = 0
-    unseen = _Unseen(loaded)
     with _replacing(Path(out)) as partial, _writer(partial, Path(out).suffix) as write:
         while first is not None:
-            features, kept = first
-            unseen.add(features)
-            result = _predict_piece(loaded, point, features)
+            samples, kept = first
+            result = _predict_piece(loaded, point, samples)
             write(_beside(kept, result))
-            rows, alerts = (
-                rows + result.num_rows,
-                alerts + pc.sum(pc.equal(result["prediction"], loaded.schema.positive)).as_py(),
-            )
+            rows += result.num_rows
+            alerts += pc.sum(pc.equal(result["prediction"], loaded.form.labels[1])).as_py()
             if on_rows is not None:
                 on_rows(rows)
-            first = next(stream, None)
-    _warn_of_new(unseen.counts(), _extra(loaded, stream.names, keep))
+            first = next(pieces, None)
+    for doubt in stream.doubts():
+        warnings.warn(doubt, DoubtfulInputWarning, stacklevel=2)
     return Predictions(rows, alerts, _extrapolates(loaded, point), Path(out))
 
 
@@ -308,11 +303,7 @@ def problems_of(problems: Problems) -> Iterator[None]:
         problems.add(*error.problems)
 
 
-def _read(data: Table, header: bool) -> pd.DataFrame:
-    return data if isinstance(data, pd.DataFrame) else read_table(data, header=header)
-
-
-def _loaded(run: Run | str | Path, data: Table, problems: Problems) -> Run | None:
+def _loaded(run: Run | str | Path, data: Data, problems: Problems) -> Run | None:
     """The run; where there is none, at least whether the file of data is there."""
     if isinstance(run, Run):
         return run
@@ -351,25 +342,11 @@ def _problems_of_sizes(fractions: Sequence[float]) -> list[str]:
     ]
 
 
-def _problems_of_weights(
-    weight: str | None, weights: NDArray[np.float32] | None, y: NDArray[np.int64], rows: Mapping[str, NDArray[np.int64]]
-) -> list[str]:
-    if weights is None:
-        return []
-    return [
-        f"weights in {weight!r} must be above 0 in some rows of each class, got none among the {name} rows of class "
-        f"{c} (1 is the positive one); correct them, or change the seed or the fractions of the split"
-        for name in ("train", "validation")
-        for c in (0, 1)
-        if not weights[rows[name]][y[rows[name]] == c].sum() > 0
-    ]
-
-
 def _same_place(out: Path, other: Any) -> bool:
     return isinstance(other, str | Path) and out.resolve() == Path(other).resolve()
 
 
-def _problems_of_point_file(out: Path, data: Table, force: bool) -> list[str]:
+def _problems_of_point_file(out: Path, data: Data, force: bool) -> list[str]:
     """Why an operating point may not be written there: only another one is replaced."""
     if _same_place(out, data):
         return [f"{out} is the table to choose on, which is not replaced; name another place"]
@@ -412,93 +389,54 @@ def _problems_of_kept(keep: Sequence[str]) -> list[str]:
 # ------------------------------------------------------------------------------------------- rows
 
 
-def _rows(split: TensorSplit, index: NDArray[np.int64]) -> TensorSplit:
-    rows = torch.from_numpy(index)
-    return TensorSplit(split.x[rows], split.target[rows], None if split.weight is None else split.weight[rows])
+def _divided(
+    prepared: Prepared, fractions: Sequence[float], beta: float | None, seed: int
+) -> dict[str, NDArray[np.int64]]:
+    """Which samples train, choose and report; the positives of the first sub-sampled to beta."""
+    rows = prepared.rows(fractions, seed)
+    if beta is not None:
+        rows["train"] = rows["train"][subsample(prepared.target[rows["train"]], beta, seed=seed)]
+    return rows
 
 
-def _take_weights(
-    frame: pd.DataFrame, weight: str | None, problems: Problems, target: str
-) -> tuple[pd.DataFrame, NDArray[np.float32] | None]:
-    if weight is None:
-        return frame, None
-    if weight == target:
-        problems.add(f"the weight column must be another one than the target, got {weight!r} for both")
-        return frame, None
-    if weight not in frame.columns:
-        problems.add(f"there is no weight column {weight!r}{did_you_mean(weight, map(str, frame.columns))}")
-        return frame, None
-    values = pd.to_numeric(frame[weight], errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
-    if len(bad):
-        got = frame[weight].astype(object).iloc[bad[0]]
-        problems.add(
-            f"weights in {weight!r} must be finite numbers, 0 or more: {len(bad)} are not, the first in row "
-            f"{bad[0] + 1}: {str(got)!r}; correct them"
-        )
-    return frame.drop(columns=[weight]), values.astype(np.float32)
+def _taken(samples: Split, index: NDArray[np.int64]) -> Split:
+    return samples.take(torch.from_numpy(index))
 
 
 def _warn(message: str) -> None:
     warnings.warn(message, DoubtfulInputWarning, stacklevel=4)
 
 
-def _warn_of_positives(y: NDArray[np.int64], rows: Mapping[str, NDArray[np.int64]], schema: tables.TableSchema) -> None:
+def _warn_of_positives(prepared: Prepared, rows: Mapping[str, NDArray[np.int64]]) -> None:
+    y, (negative, positive) = prepared.target, prepared.labels
     few = {name: int(y[index].sum()) for name, index in rows.items() if len(index)}
     few = {name: n for name, n in few.items() if n < SMALLEST_SPLIT_OF_POSITIVES}
     if few:
         listed = ", ".join(f"{name} has {n}" for name, n in few.items())
         _warn(f"so few positives make every figure a guess: {listed}; expect wide intervals")
-    if 2 * y.sum() > len(y):
+    trained_on = y[rows["train"]]
+    if 2 * trained_on.sum() > len(trained_on):
         _warn(
-            f"the positive value {schema.positive!r} is the more frequent one ({y.sum()} of {len(y)} rows); if the "
-            f"rare event is {schema.negative!r}, say so: --positive (positive)"
+            f"the positive value {positive!r} is the more frequent one ({trained_on.sum()} of {len(trained_on)} rows "
+            f"to train on); if the rare event is {negative!r}, say so: --positive (positive)"
         )
 
 
-def _labelled(run: Run, data: Table, own_split: str, apart: Sequence[str]) -> tuple[TensorSplit, str]:
-    """Labelled samples of a table, and the name of the split that they are: the run's own `own_split` rows where the
-    table is the one that it was fitted on; else all rows but those that equal rows of the splits kept `apart`."""
-    frame = _read(data, run.schema.header)
-    problems = Problems()
-    weights = None
-    if (weight := run.data.get("weight")) in frame.columns:
-        frame, weights = _take_weights(frame, weight, problems, run.schema.target)
-    elif weight is not None:
-        _warn(f"the run was fitted with the weights {weight!r}, which this table lacks: each row counts the same here")
-    with problems_of(problems):
-        features = tables.conform(frame, run.schema)
-    with problems_of(problems):
-        y = _labels(run, frame)
-    problems.raise_if_any()
-    samples = run.split(features, y, weights)
-    if tables.fingerprint(frame) == run.data["fingerprint"]:
+def _labelled(run: Run, data: Data, own_split: str, apart: Sequence[str]) -> tuple[Split, str]:
+    """Labelled samples, and the name of the split that they are: the run's own `own_split` where the data are those
+    that it was fitted on; else all samples but those that equal samples of the splits kept `apart`."""
+    labelled = run.form.labelled(data, None)
+    if labelled.fingerprint == run.data["fingerprint"]:
         index = run.rows[own_split]
         if not len(index):
             raise InputError(f"the run kept no {own_split} rows of this table; give rows that it was not fitted on")
-        return _rows(samples, index), own_split
-    return _rows(samples, _not_of_run(run, features, y, apart)), "given"
+        return _taken(labelled.samples, index), own_split
+    return _taken(labelled.samples, _not_of_run(run, labelled, apart)), "given"
 
 
-def _labels(run: Run, frame: pd.DataFrame) -> NDArray[np.int64]:
-    schema = run.schema
-    if schema.target not in frame.columns:
-        raise InputError(
-            f"choosing and assessing need labels: there is no target column {schema.target!r}"
-            f"{did_you_mean(schema.target, map(str, frame.columns))}"
-        )
-    y, negative = tables.label(frame[schema.target], schema.positive)
-    if negative != schema.negative:
-        raise InputError(
-            f"target {schema.target!r} has the values {schema.positive!r} and {negative!r}; the run was "
-            f"fitted on {schema.positive!r} and {schema.negative!r}"
-        )
-    return y
-
-
-def _not_of_run(run: Run, features: pd.DataFrame, y: NDArray[np.int64], splits: Sequence[str]) -> NDArray[np.int64]:
+def _not_of_run(run: Run, labelled: Labelled, splits: Sequence[str]) -> NDArray[np.int64]:
     """The rows that do not equal rows of these splits of the run's own table, which would flatter it."""
-    hashes = tables.row_hashes(features, list(run.schema.columns))
+    hashes, y = labelled.hashes, labelled.samples.target.numpy()
     kept = np.ones(len(y), dtype=bool)
     told = []
     for name in splits:
@@ -530,42 +468,6 @@ def _equal_by_chance(run: Run, splits: Sequence[str]) -> float:
     return float(np.isin(np.concatenate(others), np.concatenate([run.hashes[name] for name in splits])).mean())
 
 
-class _Unseen:
-    """Counts the cells of categories that training did not have."""
-
-    def __init__(self, run: Run) -> None:
-        self._known = run.preprocessor.categories()
-        self._found = dict.fromkeys(self._known, 0)
-        self._values: dict[str, set[str]] = {name: set() for name in self._known}
-
-    def add(self, features: pd.DataFrame) -> None:
-        for name, known in self._known.items():
-            counts = features[name].value_counts()  # missing ones do not count
-            new = counts[[value not in known for value in counts.index]]
-            self._found[name] += int(new.sum())
-            room = MOST_UNSEEN_COUNTED - len(self._values[name])
-            self._values[name].update(new.index[: max(room, 0)])
-
-    def counts(self) -> list[str]:
-        def categories(name: str) -> str:
-            n = len(self._values[name])
-            return f"{n}{' or more' if n >= MOST_UNSEEN_COUNTED else ''} in column {name!r} ({self._found[name]} rows)"
-
-        return [categories(name) for name, n in self._found.items() if n]
-
-
-def _extra(run: Run, names: Sequence[str], keep: Sequence[str]) -> list[str]:
-    known = {*run.data.get("columns", names), *run.schema.columns, run.schema.target, run.data.get("weight"), *keep}
-    return [repr(name) for name in names if name not in known]
-
-
-def _warn_of_new(categories: Sequence[str], columns: Sequence[str]) -> None:
-    if categories:
-        _warn(f"categories that training did not have, which count as rare ones: {', '.join(categories)}")
-    if columns:
-        _warn(f"columns that the training table did not have are ignored: {some_of(columns, 10)}")
-
-
 def _extrapolates(run: Run, at: OperatingPoint) -> bool:
     return not run.config.lambdas.contains(at.lam)
 
@@ -581,15 +483,15 @@ RESULT = pa.schema(
 RESULT_SUFFIXES = (".csv", ".parquet", ".pq")
 
 
-def _predict_piece(run: Run, at: OperatingPoint, features: pd.DataFrame) -> pa.Table:
+def _predict_piece(run: Run, at: OperatingPoint, samples: Split) -> pa.Table:
     lambdas = {name: np.array([value]) for name, value in at.lam.items()}
-    scores: Scores = run.score(run.split(features), lambdas, split="new")
+    scores: Scores = run.score(samples, lambdas, split="new")
     log_odds = scores.at_prior(at.prior).log_odds[0].astype(np.float64)
     alerts = at.decide(scores.log_odds[0], scores.prior)
     columns = [
         np.exp(-np.logaddexp(0.0, -log_odds)),
         log_odds,
-        np.where(alerts, run.schema.positive, run.schema.negative).astype(object),
+        np.where(alerts, *reversed(run.form.labels)).astype(object),
         np.full(len(log_odds), _extrapolates(run, at)),
     ]
     arrays = [pa.array(values, field.type) for values, field in zip(columns, RESULT, strict=True)]

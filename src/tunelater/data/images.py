@@ -35,6 +35,7 @@ class ImageSplit:
         target: (N,) class indices, int64.
         config: size, augmentation and normalisation.
         weight: (N,) non-negative sample weights, or None.
+        rows: (N,) int64 on the host: where in a larger array each image lies; None where there are no others in it.
 
     Raises:
         InputError: shapes or types that do not fit; negative targets or weights.
@@ -44,23 +45,32 @@ class ImageSplit:
     target: Tensor
     config: ImagesConfig
     weight: Tensor | None = None
+    rows: Tensor | None = None
 
     def __post_init__(self) -> None:
         problems = Problems()
         shape, dtype = tuple(self.pixels.shape), str(self.pixels.dtype).removeprefix("torch.")
         sound = len(shape) == 4 and shape[1] == 3 and min(shape[2:]) > 0 and dtype == "uint8"
         problems.check(sound, f"images are uint8 pixels of shape (N, 3, H, W), got {dtype} {shape}")
-        problems.add(*problems_of_labels(len(self.pixels), self.target, self.weight))
+        n = len(self.pixels if self.rows is None else self.rows)
+        problems.add(*problems_of_labels(n, self.target, self.weight))
         problems.add(*self.config.problems())
         problems.raise_if_any()
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.target)
+
+    def take(self, index: Tensor) -> ImageSplit:
+        weight = None if self.weight is None else self.weight[index]
+        rows = index.cpu() if self.rows is None else self.rows[index.cpu()]
+        if isinstance(self.pixels, Tensor):
+            return ImageSplit(self.pixels[rows.to(self.pixels.device)], self.target[index], self.config, weight)
+        return ImageSplit(self.pixels, self.target[index], self.config, weight, rows)
 
     def to(self, device: torch.device) -> ImageSplit:
         pixels = self.pixels.to(device) if isinstance(self.pixels, Tensor) else self.pixels
         weight = None if self.weight is None else self.weight.to(device)
-        return ImageSplit(pixels, self.target.to(device), self.config, weight)
+        return ImageSplit(pixels, self.target.to(device), self.config, weight, self.rows)
 
     def inputs(self, index: Tensor | slice, noise: int | None = None) -> Tensor:
         """(B, 3, size, size) float32 in the channels-last memory format: (pixel / 255 - mean) / std.
@@ -85,7 +95,8 @@ class ImageSplit:
     def _taken(self, index: Tensor | slice) -> Tensor:
         if isinstance(self.pixels, Tensor):
             return self.pixels[index]
-        rows = index if isinstance(index, slice) else index.cpu().numpy()
+        rows = index if isinstance(index, slice) else index.cpu()
+        rows = rows if self.rows is None else self.rows[rows]
         pixels = torch.from_numpy(np.array(self.pixels[rows]))
         device = self.target.device
         # Pinned memory lets the copy run beside the previous step's work.

@@ -30,6 +30,9 @@ class Split(Protocol):
     def to(self, device: torch.device) -> Split:
         """The same split with what fits held on a device."""
 
+    def take(self, index: Tensor) -> Split:
+        """Some of the samples, in the order of their indices."""
+
 
 @dataclass(frozen=True)
 class TensorSplit:
@@ -63,6 +66,9 @@ class TensorSplit:
 
     def inputs(self, index: Tensor | slice, noise: int | None = None) -> Tensor:
         return self.x[index]
+
+    def take(self, index: Tensor) -> TensorSplit:
+        return TensorSplit(self.x[index], self.target[index], None if self.weight is None else self.weight[index])
 
     def to(self, device: torch.device) -> TensorSplit:
         weight = None if self.weight is None else self.weight.to(device)

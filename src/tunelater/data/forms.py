@@ -1,0 +1,114 @@
+"""What a model's data are, a table or images: the part of the workflow that differs between them.
+
+`fit` starts from `Prepared` data, checked and labelled but not divided, and learns from the training samples how later
+data become inputs of the network. That is a `Form`, which the run keeps: it reads labelled data to choose and to assess
+on, and new data to predict on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tunelater.config import Config, ImagesConfig
+from tunelater.data.splits import Split
+
+Data = str | Path | pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """N labelled samples, and what they are recognised by.
+
+    Args:
+        samples: inputs, targets and weights.
+        hashes: (N,) uint64, the same for samples that are the same to the network.
+        fingerprint: of all samples in their order.
+    """
+
+    samples: Split
+    hashes: NDArray[np.uint64]
+    fingerprint: str
+
+
+class Stream(Protocol):
+    """New samples in pieces: inputs (their targets mean nothing), and columns to hand on."""
+
+    def __iter__(self) -> Iterator[tuple[Split, pa.Table]]: ...
+
+    def doubts(self) -> list[str]:
+        """What was doubtful about the pieces so far."""
+
+
+class Form(Protocol):
+    """How data become inputs of a network, as learned from the training samples."""
+
+    name: ClassVar[str]
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """Of the negatives and of the positives."""
+
+    @property
+    def shape(self) -> Mapping[str, Any]:
+        """What the network must know of the inputs; see `models.build`."""
+
+    @property
+    def told(self) -> str:
+        """What was learned from, in a few words."""
+
+    def digest(self) -> str:
+        """Of all that the inputs depend on: values, not files."""
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` needs into a run folder."""
+
+    @classmethod
+    def load(cls, folder: Path, images: ImagesConfig | None) -> Self:
+        """The form in a run folder. Nothing in it is executed."""
+
+    def labelled(self, data: Data, reading: Any) -> Labelled:
+        """Labelled data of this form."""
+
+    def stream(self, data: str | Path, keep: Sequence[str], for_csv: bool, reading: Any) -> Stream:
+        """New data of this form, in pieces."""
+
+
+class Prepared(Protocol):
+    """Data to fit on, checked and labelled."""
+
+    @property
+    def target(self) -> NDArray[np.int64]:
+        """(N,) classes, 0 or 1."""
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """Of the negatives and of the positives."""
+
+    @property
+    def fingerprint(self) -> str:
+        """As in `Labelled`."""
+
+    @property
+    def hashes(self) -> NDArray[np.uint64]:
+        """As in `Labelled`."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What else a run should note about its data, as JSON types."""
+
+    def rows(self, fractions: Sequence[float], seed: int) -> dict[str, NDArray[np.int64]]:
+        """Which samples train, choose and report."""
+
+    def problems(self, rows: Mapping[str, NDArray[np.int64]]) -> list[str]:
+        """What is wrong with such splits."""
+
+    def fitted(self, train: NDArray[np.int64], config: Config) -> tuple[Form, Split]:
+        """The form that the training samples teach, and all samples in it."""
