@@ -77,10 +77,10 @@ def test_a_run_with_film_after_every_stage_loads_and_scores_alike(frame: pd.Data
     config = dataclasses.replace(QUICK, epochs=2, film=FiLMConfig(placement="stages", hidden=8, start="identity"))
     run = quiet_fit(frame, target=TARGET, positive=POSITIVE, config=config, out=tmp_path / "run")
     loaded = Run.load(tmp_path / "run")
-    features = tables.conform(frame.head(50), run.schema)
+    features = tables.conform(frame.head(50), run.form.schema)
     lambdas = run.config.lambdas.grid(2)
-    expected = run.score(run.split(features), lambdas).log_odds
-    np.testing.assert_array_equal(loaded.score(loaded.split(features), lambdas).log_odds, expected)
+    expected = run.score(run.form.split(features), lambdas).log_odds
+    np.testing.assert_array_equal(loaded.score(loaded.form.split(features), lambdas).log_odds, expected)
     assert (expected[0] != expected[-1]).all()
     assert tune(loaded, frame, **NEED).n == len(run.rows["validation"])
 
