@@ -4,6 +4,7 @@ import contextlib
 import copy
 import csv
 import itertools
+import logging
 import math
 import os
 import random
@@ -43,7 +44,7 @@ from tunelater.distributions import LambdaSpace, Linear, Uniform, keyed_rng
 from tunelater.film import FiLM, LossConditional
 from tunelater.losses import loss_family
 from tunelater.models import build
-from tunelater.problems import InputError
+from tunelater.problems import DoubtfulInputWarning, InputError
 from tunelater.scoring import score
 from tunelater.training import CHECKPOINT, Trained, TrainingDiverged, TrainingInterrupted, train
 
@@ -584,6 +585,65 @@ def test_a_checkpoint_of_another_config_is_refused_and_left_alone(tmp_path: Path
     assert same(weights(fresh), weights(train(other, SPLITS, untrained(other))))
 
 
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that was stopped after step 7."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    with pytest.raises(TrainingInterrupted):
+        train(small(), WEIGHTED, untrained(small()), folder=folder, stop=lambda step: step == 7)
+    return folder
+
+
+def other_data() -> dict[str, tuple[str, Splits]]:
+    data, validation = WEIGHTED.train, WEIGHTED.validation
+    assert isinstance(data, TensorSplit)
+    assert data.weight is not None
+    swapped = data.target.clone()
+    swapped[[int((swapped == 0).nonzero()[0]), int((swapped == 1).nonzero()[0])]] = torch.tensor([1, 0])
+    one_more = replace(data, target=data.target.scatter(0, (data.target == 0).nonzero()[0], 1))
+    changes = {
+        "rows": TensorSplit(data.x[1:], data.target[1:], data.weight[1:]),
+        "counts": one_more,
+        "targets": replace(data, target=swapped),
+        "weights": replace(data, weight=data.weight.flip(0)),
+        "no weights": replace(data, weight=None),
+        "inputs": replace(data, x=data.x + 0.1),
+        "features": replace(data, x=data.x.float().half()),
+    }
+    found = {name: ("training data", Splits(changed, validation)) for name, changed in changes.items()}
+    return found | {"validation": ("validation data", Splits(data, samples(120, 9)))}
+
+
+@pytest.mark.parametrize("change", other_data())
+def test_a_checkpoint_of_other_data_is_refused(change: str, interrupted: Path) -> None:
+    which, splits = other_data()[change]
+    before = (interrupted / CHECKPOINT).read_bytes()
+    with pytest.raises(InputError) as error:
+        train(small(), splits, untrained(small()), folder=interrupted)
+    (problem,) = error.value.problems
+    assert f"another {which} (saved: " in problem
+    assert problem.endswith("use another folder, or resume=False")
+    assert (interrupted / CHECKPOINT).read_bytes() == before
+
+
+def test_all_that_differs_from_a_checkpoint_is_said_at_once(interrupted: Path) -> None:
+    splits = Splits(samples(99, 5), samples(98, 6))
+    with pytest.raises(InputError) as error:
+        train(small(seed=1), splits, untrained(small()), folder=interrupted)
+    assert ["config" in p or "99 samples" in p or "98 samples" in p for p in error.value.problems] == [True] * 3
+
+
+def test_a_checkpoint_of_another_model_or_a_damaged_one_is_refused(interrupted: Path, tmp_path: Path) -> None:
+    wider = build(small(film=None), n_features=FEATURES)
+    with pytest.raises(InputError, match=r"checkpoint.pt belongs to another model .* use another folder"):
+        train(small(), WEIGHTED, wider, folder=interrupted)
+    whole = (interrupted / CHECKPOINT).read_bytes()
+    for damaged in (b"", b"no checkpoint", whole[: len(whole) // 2]):
+        (tmp_path / CHECKPOINT).write_bytes(damaged)
+        with pytest.raises(InputError, match=r"no checkpoint of this version, or damaged .* use another folder"):
+            train(small(), WEIGHTED, untrained(small()), folder=tmp_path)
+
+
 def test_metrics_csv_is_the_history_and_on_epoch_sees_it(tmp_path: Path) -> None:
     rows: list[dict[str, float]] = []
     trained = train(eventful(), SPLITS, untrained(eventful()), folder=tmp_path, on_epoch=rows.append)
@@ -623,6 +683,8 @@ TWO_PROCESSES: dict[str, tuple[Config, Splits]] = {
     ),
 }
 INTERRUPTED = small(batch_size=25, **CONSTANT)
+# 75 steps an epoch: the processes look at each other after 51, and at the end.
+LONG = small(epochs=1, batch_size=2, **CONSTANT)
 SHARP = small(batch_size=25, sam=SAMConfig(0.2), **CONSTANT)
 ONE_STEP = small(batch_size=101, **CONSTANT)
 
@@ -669,18 +731,39 @@ def one_of_two(folder: str) -> None:
         results["signal to one"] = str(error)
     results["resumed"] = weights(train(INTERRUPTED, ODD, untrained(INTERRUPTED), fabric=fabric, folder=run))
 
+    try:
+        train(LONG, SPLITS, untrained(LONG), fabric=fabric, folder=f"{folder}/long", stop=lambda step: step > 40)
+    except TrainingInterrupted as error:
+        results["stopped"] = str(error)
+    results["history"] = train(LONG, SPLITS, untrained(LONG), fabric=fabric, folder=f"{folder}/long").history
+    half = replace(INTERRUPTED, precision="bf16-mixed")
+    try:
+        train(half, ODD, untrained(half), fabric=fabric)
+    except InputError as error:
+        results["precision"] = str(error)
+
     poisoned = Splits(Poisoned(ODD.train.x, ODD.train.target), ODD.validation)  # type: ignore[attr-defined]
     try:
         train(ONE_STEP, poisoned, untrained(ONE_STEP), fabric=fabric)
     except TrainingDiverged as error:
         results["NaN in one"] = str(error)
+    sharp = replace(ONE_STEP, sam=SAMConfig())
+    try:
+        train(sharp, poisoned, untrained(sharp), fabric=fabric)
+    except TrainingDiverged as error:
+        results["NaN in one, sharpness-aware"] = str(error)
     torch.save(results, Path(folder) / f"{fabric.global_rank}.pt")
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def two_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture(scope="module")
+def two(two_folder: Path) -> list[dict[str, Any]]:
     """The results of two processes that talk through gloo, started as torchrun starts them."""
-    folder = tmp_path_factory.mktemp("two")
+    folder = two_folder
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -737,9 +820,28 @@ def test_a_signal_to_one_process_stops_both_and_they_resume(two: list[dict[str, 
         assert_close(results["resumed"], weights(alone))
 
 
-def test_a_loss_that_diverges_in_one_process_stops_both(two: list[dict[str, Any]]) -> None:
-    assert two[0]["NaN in one"] == two[1]["NaN in one"]
-    assert "no longer finite at step 1 (epoch 1" in two[0]["NaN in one"]
+def test_the_epochs_loss_counts_every_process_also_after_a_resume_in_its_middle(two: list[dict[str, Any]]) -> None:
+    assert two[0]["stopped"] == two[1]["stopped"] == "stopped after step 51 of 75"
+    alone = train(LONG, SPLITS, untrained(LONG)).history
+    for results in two:
+        assert [row["loss"] for row in results["history"]] == pytest.approx([row["loss"] for row in alone], rel=1e-4)
+
+
+def test_a_checkpoint_of_two_processes_is_not_one_processes(two: list[dict[str, Any]], two_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"another processes \(saved: 2; now: 1\): use another folder"):
+        train(LONG, SPLITS, untrained(LONG), folder=two_folder / "long")
+
+
+def test_a_fabric_of_another_precision_is_refused(two: list[dict[str, Any]]) -> None:
+    assert "got 'bf16-mixed' and '32-true'" in two[0]["precision"]
+    half = small(precision="bf16-mixed")
+    train(half, SPLITS, untrained(half), fabric=Fabric(accelerator="cpu", devices=1, precision="bf16-mixed"))
+
+
+@pytest.mark.parametrize("what", ["NaN in one", "NaN in one, sharpness-aware"])
+def test_a_loss_that_diverges_in_one_process_stops_both(what: str, two: list[dict[str, Any]]) -> None:
+    assert two[0][what] == two[1][what]
+    assert "no longer finite at step 1 (epoch 1" in two[0][what]
 
 
 # ------------------------------------------------------------------------------------------- early stopping, averages
@@ -773,6 +875,36 @@ def test_early_stopping_keeps_the_best_epoch_and_stops_after_patience(name: str)
         curves = [sk.roc_curve(target, s, sample_weight=weight, drop_intermediate=False) for s in scores]
         each = [fpr[tpr >= 0.8 - 1e-12].min() for fpr, tpr, _ in curves]
     assert best == pytest.approx(np.mean(each), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["recall@precision>=0.9", "precision@recall>=0.5"])
+def test_an_epoch_without_a_value_is_never_the_best(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no threshold attains the precision at some lambda, the mean over lambdas is NaN."""
+    config = small(epochs=6, early_stopping=EarlyStoppingConfig(name, patience=6))
+    given = iter([math.nan, 0.25, math.nan, 0.75, math.nan, 0.5])
+    monkeypatch.setattr(training, "evaluate", lambda *_: {name: np.array([0.5, next(given), 0.5])})
+    model, epochs = untrained(config), []
+    trained = train(config, SPLITS, model, on_epoch=lambda row: epochs.append(weights(model)))
+    assert np.isnan([row[f"validation_{name}"] for row in trained.history]).tolist() == [True, False] * 3
+    assert trained.best_epoch == 4
+    assert same(weights(trained), epochs[3])
+
+
+def test_a_metric_that_is_never_defined_is_said(tmp_path: Path) -> None:
+    """No threshold has precision 1 on targets that the features say nothing about."""
+    noise = samples(120, 1)
+    noise = replace(noise, target=noise.target[torch.from_numpy(np.random.default_rng(0).permutation(120))])
+    splits = Splits(SPLITS.train, noise)
+    config = small(epochs=9, early_stopping=EarlyStoppingConfig("recall@precision>=0.99", patience=3))
+    for _ in ("at once", "from the checkpoint of the finished training"):
+        model, epochs = untrained(config), []
+        with pytest.warns(
+            DoubtfulInputWarning, match=r"'recall@precision>=0.99' was finite after none of the 3 epochs"
+        ):
+            trained = train(config, splits, model, folder=tmp_path, on_epoch=lambda row: epochs.append(row))  # noqa: B023
+        assert len(trained.history) == trained.best_epoch == 3
+        assert same(weights(trained), weights(model))
+    assert not epochs
 
 
 def test_without_early_stopping_the_last_epoch_is_the_result() -> None:
@@ -881,6 +1013,23 @@ def test_scaling_by_the_infinite_limit_of_no_clipping_changes_nothing() -> None:
     )
 
 
+def test_no_checkpoint_holds_what_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an accelerator the loss is looked at seldom, but always before it is saved."""
+    monkeypatch.setattr(training, "_look_every", lambda fabric: 50)
+
+    def stop(step: int) -> bool:
+        if step > 2:
+            raise AssertionError("it should have been found")
+        return False
+
+    config = small(batch_size=1, optimizer=OptimizerConfig("sgd", 1e12), clip_norm=None)
+    with pytest.raises(TrainingDiverged, match="at step 2 "):
+        train(config, SPLITS, untrained(config), folder=tmp_path, checkpoint_seconds=0, stop=stop)
+    saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert saved["progress"]["step"] == 1
+    assert all(value.isfinite().all() for value in saved["model"].values())
+
+
 # ------------------------------------------------------------------------------------------- good manners
 
 
@@ -917,6 +1066,34 @@ def test_the_seed_decides_everything() -> None:
     other = replace(config, seed=1)
     assert not same(weights(untrained(other)), weights(model))
     assert not same(weights(train(other, SPLITS, copy.deepcopy(model))), weights(first))
+
+
+def test_random_numbers_of_metal_are_keyed_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's GPUs have a generator of their own; it stands in for itself here, as there is none to test on."""
+    metal = torch.Generator().manual_seed(7)
+    monkeypatch.setattr(torch.mps, "get_rng_state", metal.get_state)
+    monkeypatch.setattr(torch.mps, "set_rng_state", metal.set_state)
+    monkeypatch.setattr(torch.mps, "manual_seed", metal.manual_seed)
+    draws = []
+    with untouched_random_state():
+        before = metal.get_state()
+        with training._own_random_state(torch.device("mps")):
+            for seed in (1, 2, 1):
+                training._seed(torch.device("mps"), seed)
+                draws.append(torch.rand(4, generator=metal).tolist())
+    assert draws[0] == draws[2] != draws[1]
+    assert torch.equal(metal.get_state(), before)
+
+
+def test_bf16_goes_without_a_notice(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("lightning_fabric"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    assert "bfloat16" in caplog.text, "the user's own Fabric tells as always"
+    caplog.clear()
+    config = small(epochs=1, precision="bf16-mixed")
+    train(config, SPLITS, untrained(config))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("ends", ["well", "interrupted", "diverged"])

@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import functools
+import hashlib
+import logging
 import math
 import os
+import pickle
 import signal
 import threading
 import time
@@ -36,7 +39,7 @@ from tunelater.film import LossConditional
 from tunelater.losses import LossFamily, loss_family
 from tunelater.metrics import evaluate, metric
 from tunelater.models import channels_last
-from tunelater.problems import InputError, Problems
+from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 from tunelater.sam import SAM
 from tunelater.scoring import score
 
@@ -62,6 +65,7 @@ class Trained:
     history: list[dict[str, float]]
     """One row an epoch: epoch, step, loss, learning_rate, and the validation metric where there is one."""
     best_epoch: int
+    """The epoch that the weights are of, from 1: the best under early stopping, else the last."""
 
 
 @dataclass
@@ -101,23 +105,22 @@ def train(
         stop: asked with the number of finished steps after each; True stops as a signal would.
 
     Raises:
-        InputError: a split without both classes, a checkpoint of another config, or `compile` without a compiler.
+        InputError: a split without both classes, a Fabric of another precision than the config's, a checkpoint of
+            another config, of other data or of another number of processes, or `compile` without a compiler.
         TrainingDiverged: the loss turned NaN or infinite.
         TrainingInterrupted: stopped before the end; call again with the same arguments to go on.
     """
     family = loss_family(config.loss, _checked_counts(splits))
-    fabric = fabric or Fabric(accelerator="auto", devices=1, precision=config.precision)
+    fabric = _one_device(config) if fabric is None else _of_precision(fabric, config)
     learner = _Learner(config, family, model, fabric)
     batches = _Batches(splits.train.to(fabric.device), config, fabric.global_rank, fabric.world_size)
     early = _EarlyStopping(config.early_stopping, splits.validation, fabric) if config.early_stopping else None
     folder = Path(folder) if folder is not None else None
-    checkpoints = _Checkpoints(folder, config, checkpoint_seconds, writes=fabric.is_global_zero)
+    checkpoints = _Checkpoints(folder, config, splits, fabric, checkpoint_seconds)
     fabric.barrier()  # so that no process reads a checkpoint that another still writes
     progress = checkpoints.load(learner) if resume else _Progress()
     epoch_loss = _EpochLoss(progress.epoch_loss, fabric)
-    alone = fabric.world_size == 1
-    # Reading a loss on an accelerator waits for it, and agreeing with other processes waits for them.
-    look_every = 1 if fabric.device.type == "cpu" and alone else 50
+    alone, look_every = fabric.world_size == 1, _look_every(fabric)
     asked_to_stop = out_of_patience = False
 
     def diverged(step: int) -> TrainingDiverged:
@@ -166,7 +169,35 @@ def train(
     result = learner.result
     if progress.best_weights is not None:
         result.load_state_dict(progress.best_weights)
-    return Trained(result.cpu().eval(), family, config, progress.history, progress.best_epoch or config.epochs)
+    elif early is not None:
+        early.warn_of_no_best(len(progress.history))
+    best_epoch = progress.best_epoch or len(progress.history)
+    return Trained(result.cpu().eval(), family, config, progress.history, best_epoch)
+
+
+def _one_device(config: Config) -> Fabric:
+    logger = logging.getLogger("lightning_fabric.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # the notice that bfloat16 is on: the config asked for it
+    try:
+        return Fabric(accelerator="auto", devices=1, precision=config.precision)
+    finally:
+        logger.setLevel(level)
+
+
+def _of_precision(fabric: Fabric, config: Config) -> Fabric:
+    precision = fabric.strategy.precision.precision
+    if precision != config.precision:
+        raise InputError(
+            f"the config's precision and the Fabric's must be the same, got {config.precision!r} and {precision!r}: "
+            f"make it Fabric(precision={config.precision!r}), or set precision in the config"
+        )
+    return fabric
+
+
+def _look_every(fabric: Fabric) -> int:
+    """Reading a loss on an accelerator waits for it, and agreeing with other processes waits for them."""
+    return 1 if fabric.device.type == "cpu" and fabric.world_size == 1 else 50
 
 
 class _Learner:
@@ -229,6 +260,10 @@ class _Learner:
         self._optimizer.load_state_dict(state["optimizer"])
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def _compiled(module: LossConditional, device: torch.device) -> torch.nn.Module:
     """The module with a compiled forward and backward; its weights are shared.
 
@@ -238,9 +273,8 @@ def _compiled(module: LossConditional, device: torch.device) -> torch.nn.Module:
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # torch's own, as it loads
             torch.compile(F.softplus, dynamic=False)(torch.zeros(8, device=device))
     except Exception as error:  # of many kinds: no C++ compiler, no Triton, a Python that torch can't compile for
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"compile = true needs a working torch.compile for {device.type}, and it failed ({reason}): "
+            f"compile = true needs a working torch.compile for {device.type}, and it failed ({_first_line(error)}): "
             "install a compiler, or set compile = false"
         ) from error
     return torch.compile(module, dynamic=False)  # type: ignore[return-value]
@@ -270,9 +304,7 @@ class _Batches:
         whole = self._order[rows]
         share = whole[self._rank :: self._world_size]
         noise = (self._config.seed + 0x9E3779B97F4A7C15 * (step * self._world_size + self._rank + 1)) % 2**63
-        torch.default_generator.manual_seed(noise)
-        if self._device.type == "cuda":
-            torch.cuda.manual_seed(noise)
+        _seed(self._device, noise)
         if self._data.weight is None:
             weight = torch.full((len(share),), self._world_size / len(whole), device=self._device)
         else:
@@ -345,7 +377,10 @@ class _EarlyStopping:
         self.column = f"validation_{self._metric.name}"
 
     def judge(self, epoch: int, learner: _Learner, progress: _Progress) -> float | None:
-        """The epoch's value, whose weights are kept if it is the best so far; None where the scores are not finite."""
+        """The epoch's value, whose weights are kept if it is the best so far; None where the scores are not finite.
+
+        A value may be NaN (no threshold attains a precision, say): that is never the best.
+        """
         value = self._fabric.broadcast(self._value(learner))
         if value is None:
             return None
@@ -357,6 +392,14 @@ class _EarlyStopping:
 
     def out_of_patience(self, epoch: int, progress: _Progress) -> bool:
         return epoch - progress.best_epoch >= self._settings.patience
+
+    def warn_of_no_best(self, epochs: int) -> None:
+        warnings.warn(
+            f"early_stopping.metric {self._settings.metric!r} was finite after none of the {epochs} epochs, so that "
+            "the last epoch's weights are the result: choose another metric, or more validation samples",
+            DoubtfulInputWarning,
+            stacklevel=3,
+        )
 
     def _value(self, learner: _Learner) -> float | None:
         try:
@@ -403,8 +446,21 @@ def _advice(config: Config, step: int, steps_per_epoch: int, lam: Any) -> str:
 @contextlib.contextmanager
 def _own_random_state(device: torch.device) -> Iterator[None]:
     """Dropout draws from PyTorch's global generators, which belong to the user: leave them as they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
+    metal = torch.mps.get_rng_state() if device.type == "mps" else None
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        if metal is not None:
+            torch.mps.set_rng_state(metal)
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 @contextlib.contextmanager
@@ -425,11 +481,19 @@ def _stop_requested() -> Iterator[Callable[[], bool]]:
 
 
 class _Checkpoints:
-    """checkpoint.pt in a folder, or none."""
+    """checkpoint.pt in a folder, or none. It knows what it belongs to, and goes on with nothing else."""
 
-    def __init__(self, folder: Path | None, config: Config, seconds: float, *, writes: bool) -> None:
-        self._folder, self._config, self._seconds, self._writes = folder, config, seconds, writes
+    def __init__(self, folder: Path | None, config: Config, splits: Splits, fabric: Fabric, seconds: float) -> None:
+        self._folder, self._seconds, self._writes = folder, seconds, fabric.is_global_zero
         self._saved = time.monotonic()
+        self._of: dict[str, Any] = {}
+        if folder is not None:
+            self._of = {
+                "config": config.to_toml(),
+                "training data": _digest(splits.train),
+                "validation data": _digest(splits.validation),
+                "processes": fabric.world_size,
+            }
 
     def due(self) -> bool:
         return self._folder is not None and time.monotonic() - self._saved > self._seconds
@@ -439,9 +503,8 @@ class _Checkpoints:
         if self._folder is None or not self._writes:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        state = {"config": self._config.to_toml(), **learner.state_dict(), "progress": vars(progress)}
         partial = self._folder / f"{CHECKPOINT}.partial"
-        torch.save(state, partial)
+        torch.save({"of": self._of, **learner.state_dict(), "progress": vars(progress)}, partial)
         os.replace(partial, self._folder / CHECKPOINT)
 
     def load(self, learner: _Learner) -> _Progress:
@@ -450,11 +513,38 @@ class _Checkpoints:
         if path is None or not path.exists():
             return _Progress()
         device = next(learner.module.parameters()).device
-        state = torch.load(path, map_location=device, weights_only=True)
-        if state["config"] != self._config.to_toml():
-            raise InputError(f"{path} belongs to a training with another config: use another folder, or resume=False")
-        learner.load_state_dict(state)
+        instead = "use another folder, or resume=False"
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+            saved_of = dict(state["of"])
+        except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise InputError(
+                f"{path} is no checkpoint of this version, or damaged ({_first_line(error)}): {instead}"
+            ) from error
+        problems = Problems()
+        for what, mine in self._of.items():
+            theirs = saved_of.get(what)
+            difference = "" if what == "config" else f" (saved: {theirs}; now: {mine})"
+            problems.check(theirs == mine, f"{path} belongs to a training with another {what}{difference}: {instead}")
+        problems.raise_if_any()
+        try:
+            learner.load_state_dict(state)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"{path} belongs to another model ({_first_line(error)}): {instead}") from error
         return _Progress(**state["progress"])
+
+
+def _digest(split: Split) -> str:
+    """Which samples a split holds, from every target and weight and from some of the inputs."""
+    n = len(split)
+    some = torch.linspace(0, n - 1, min(n, 64), dtype=torch.float64).long().to(split.target.device)
+    digest = hashlib.sha256()
+    for tensor in (split.target, split.weight, split.inputs(some)):
+        if tensor is not None:
+            digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    counts = ", ".join(f"{count:g}" for count in class_counts(split))
+    return f"{n} samples, classes of weight {counts}, digest {digest.hexdigest()[:12]}"
 
 
 class _Log:
