@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -557,6 +558,28 @@ def test_cells_do_not_run_into_each_other(values: list[str], data: st.DataObject
     other = data.draw(st.lists(st.sampled_from(["a", "ab", "b", "", "ba"]), min_size=len(values), max_size=len(values)))
     a, b = (fingerprint(pd.DataFrame({"s": pd.Series(v, dtype=object)})) for v in (values, other))
     assert (a == b) == (values == other)
+
+
+@pytest.mark.parametrize(
+    ("form", "doubtful"),
+    [
+        ("{:.2f}%", True), ("$ {:.2f}", True), ("{:.2f}€", True), ("1,{:07.3f}", True), ("{:.0f}/02/2020", True),
+        ("{:.0f}.2.20 12:30", True), ("k{:.2f}", False), ("{:.0f} Main St", False), ("{:.0f}.0.0.1", False),
+    ],
+)  # fmt: skip
+def test_numbers_and_dates_in_forms_that_are_not_read_are_doubtful(form: str, doubtful: bool) -> None:
+    """As categories where values repeat, and left out as an identifier where they don't."""
+    n = np.arange(60)
+    table = pd.DataFrame({"x": n * 0.5, "seen": [form.format(10 + i % 30) for i in n], "label": n % 2})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _, _, schema = prepare(table, "label", "1")
+        prepare(table.assign(seen=[form.format(10 + i) for i in n]), "label", "1")
+    assert schema.columns["seen"] == "categorical"
+    told = [str(w.message) for w in caught]
+    assert len(told) == 1 + doubtful
+    assert ["not read" in message for message in told] == [doubtful] * len(told)
+    assert all(repr(form.format(10)) in message for message in told if doubtful)
 
 
 def test_fingerprints_of_odd_columns() -> None:

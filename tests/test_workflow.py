@@ -1,7 +1,9 @@
 """Fit, tune, evaluate and predict on a real table: what comes out, what is refused, what is left behind."""
 
 import dataclasses
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -195,6 +197,20 @@ def test_points_of_a_later_format_say_so(run: Run, table: Path, tmp_path: Path) 
     point.write_text(text.replace("operating_point/1", "operating_point/2"))
     with pytest.raises(InputError, match=r"operating_point/2', of a later version of tunelater.*: update tunelater"):
         evaluate(run, table, at=point)
+
+
+def test_everything_wrong_with_a_point_is_a_line_of_its_own(run: Run, table: Path, tmp_path: Path) -> None:
+    point = tune(run, table, **NEED)
+    (tmp_path / "bad.json").write_text(json.dumps(json.loads(point.to_json()) | {"threshold": 2, "prior": 0}))
+    with pytest.raises(InputError) as error:
+        predict(run, table, at=tmp_path / "bad.json", out=tmp_path / "o.csv")
+    assert len(error.value.problems) == 2
+    assert all(problem.startswith(f"{tmp_path / 'bad.json'}: ") for problem in error.value.problems)
+    for lam, words in [({"tau": 1.0}, "lack gamma"), ({"tau": -3.0, "gamma": 0.1}, r"tau of loss 'vs' must lie in")]:
+        with pytest.raises(InputError) as error:
+            predict(run, tmp_path / "no.csv", at=dataclasses.replace(point, lam=lam), out=tmp_path / "o.csv")
+        assert re.search(words, str(error.value))
+        assert "no such file" in str(error.value)
 
 
 def test_nothing_is_written_into_a_run_folder(run: Run, table: Path, frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -539,6 +555,17 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     assert (folder / "identity").read_text() == "a"
 
 
+def test_the_next_prediction_cleans_up_after_one_that_was_killed(run: Run, table: Path, tmp_path: Path) -> None:
+    point = tune(run, table, **NEED)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    names = [f".o.csv.{child.pid}.partial", f".o.csv.{os.getppid()}.partial", f".p.csv.{child.pid}.partial"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    predict(run, table, at=point, out=tmp_path / "o.csv")
+    assert {p.name for p in tmp_path.iterdir()} == {"o.csv", *names[1:]}
+
+
 def test_sigterm_leaves_no_part_of_a_prediction(run: Run, table: Path, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
@@ -555,7 +582,7 @@ def test_doubtful_and_wrong_arguments_of_fit(frame: pd.DataFrame) -> None:
     with pytest.warns(DoubtfulInputWarning) as caught:
         fit(frame, target=TARGET, positive=negative, config=dataclasses.replace(QUICK, epochs=1))
     assert any("'negative' is the more frequent one" in str(w.message) for w in caught)
-    with pytest.raises(InputError, match=r"fraction of validation rows must be above 0, got 0\.8, 0, 0\.2"):
+    with pytest.raises(InputError, match=r"--split\) must be above 0 for validation rows, got 0\.8, 0, 0\.2"):
         quiet_fit(frame, target=TARGET, positive=POSITIVE, fractions=(0.8, 0.0, 0.2))
     with pytest.raises(InputError, match="another one than the target"):
         quiet_fit(frame, target=TARGET, positive=POSITIVE, weight=TARGET)

@@ -218,7 +218,8 @@ def predict(
 
         with _progress("Predicting", "rows", None) as advance:
             done = run_predict(run, data, at=at, out=out, keep=keep or [], force=force, on_rows=advance)
-        typer.echo(f"{done.rows} rows, {done.alerts} alerts ({done.alerts / max(done.rows, 1):.2%}): {out}")
+        rows, alerts = _counted(done.rows, "row"), _counted(done.alerts, "alert")
+        typer.echo(f"{rows}, {alerts} ({done.alerts / max(done.rows, 1):.2%}): {out}")
         if done.extrapolated:
             _warn("the point's lambda lies outside of the range that the model was trained on (column 'extrapolated')")
 
@@ -291,6 +292,10 @@ def _shown_warnings() -> Iterator[None]:
 
         warnings.showwarning = show  # type: ignore[assignment]
         yield
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _quoted(path: Path) -> str:

@@ -397,7 +397,7 @@ def _take(lock: Path, out: Path) -> None:
         except FileExistsError:
             with suppress(FileNotFoundError):  # the other has just ended
                 pid = lock.read_text(encoding="utf-8").strip()
-            if lock in _held or _other_lives(pid):
+            if lock in _held or another_lives(pid):
                 break
             lock.unlink(missing_ok=True)
     raise InputError(
@@ -406,7 +406,8 @@ def _take(lock: Path, out: Path) -> None:
     )
 
 
-def _other_lives(pid: str) -> bool:
+def another_lives(pid: str) -> bool:
+    """Whether a process of that number, as a lock states it, is there and is not this one."""
     if not pid.isdigit():
         return not pid  # the other has made its lock, and not written to it yet
     if int(pid) == os.getpid():

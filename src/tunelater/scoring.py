@@ -111,7 +111,7 @@ def score(
     Raises:
         InputError: hyperparameters that the loss needs and `lambdas` lacks.
     """
-    _check_lambdas(lambdas, family)
+    check_lambdas(lambdas, family)
     device = next(model.parameters()).device
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -137,7 +137,12 @@ def score(
     return Scores(log_odds, target, lambdas, family.prior, weight, split, model_id)
 
 
-def _check_lambdas(lambdas: Lambdas, family: LossFamily) -> None:
+def check_lambdas(lambdas: Lambdas | Mapping[str, float], family: LossFamily) -> None:
+    """Whether lambdas have the hyperparameters of a loss, and values that it allows.
+
+    Raises:
+        InputError: all that are missing, unknown or out of range.
+    """
     problems = Problems()
     missing = [name for name in family.hyperparameters if name not in lambdas]
     problems.check(not missing, f"the lambdas to score lack {', '.join(missing)}, which loss {family.name!r} needs")

@@ -183,8 +183,10 @@ class OperatingPoint:
             raise InputError(f"there is no operating point {path}; make one with `tunelater tune`")
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
-        except (InputError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: {error}") from None
+        except InputError as error:
+            raise InputError(f"{path}: {problem}" for problem in error.problems) from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: an operating point is JSON, which this is not: {error}") from None
 
 
 def _is_later(found: object) -> bool:

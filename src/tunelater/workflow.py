@@ -7,6 +7,7 @@ whole result or nothing.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import os
 import signal
@@ -36,8 +37,8 @@ from tunelater.data.table_form import prepare_table
 from tunelater.models import build
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 from tunelater.runs import FORMAT as RUN_FORMAT
-from tunelater.runs import Run, building, output_problems, publish
-from tunelater.scoring import Scores
+from tunelater.runs import Run, another_lives, building, output_problems, publish
+from tunelater.scoring import Scores, check_lambdas
 from tunelater.training import train
 from tunelater.tuning import FORMAT, Cost, Estimate, OperatingGrid, OperatingPoint, assess, problems_of_needs
 
@@ -322,6 +323,8 @@ def _point(at: OperatingPoint | str | Path, run: Run | None, problems: Problems)
             problems.add(
                 f"the operating point belongs to model {point.model}, the run is model {run.id}: tune this run"
             )
+        elif run is not None:
+            check_lambdas(point.lam, run.family)
         return point
     return None
 
@@ -334,7 +337,7 @@ def _problems_of_sizes(fractions: Sequence[float]) -> list[str]:
         return problems
     told = ", ".join(f"{size:g}" for size in fractions)
     return [
-        f"the fraction of {name} rows must be above 0, got {told}; {why}"
+        f"fractions (--split) must be above 0 for {name} rows, got {told}: {why}; only that of test rows may be 0"
         for name, size, why in zip(
             ("train", "validation"), fractions, ("training needs rows", "choosing needs rows"), strict=False
         )
@@ -507,6 +510,9 @@ def _beside(left: pa.Table, right: pa.Table) -> pa.Table:
 def _replacing(out: Path) -> Iterator[Path]:
     """A file to write to that takes its place at the end, or vanishes on any failure and on SIGTERM."""
     partial = out.absolute().parent / f".{out.name}.{os.getpid()}.partial"
+    for leftover in partial.parent.glob(f".{glob.escape(out.name)}.*.partial"):  # of processes that were killed
+        if (pid := leftover.name.split(".")[-2]).isdigit() and not another_lives(pid):
+            leftover.unlink(missing_ok=True)
     with _terminated_as_interrupted():
         try:
             yield partial

@@ -130,11 +130,12 @@ def problems_of_fractions(fractions: Sequence[float]) -> list[str]:
     problems = Problems()
     sizes = np.array([float(f) for f in fractions])
     told = ", ".join(f"{size:g}" for size in sizes)
-    problems.check(len(sizes) == 3, f"fractions must be three: train, validation, test; got {told}")
+    problems.check(len(sizes) == 3, f"fractions (--split) must be three: train, validation, test; got {told}")
     inside = bool(np.all((sizes >= 0) & (sizes <= 1)))
-    problems.check(inside, f"fractions must be in [0, 1], got {told}")
+    problems.check(inside, f"fractions (--split) must be in [0, 1], got {told}")
     problems.check(
-        not inside or abs(float(sizes.sum()) - 1) < 1e-6, f"fractions must add up to 1, got {told} = {sizes.sum():g}"
+        not inside or abs(float(sizes.sum()) - 1) < 1e-6,
+        f"fractions (--split) must add up to 1, got {told} = {sizes.sum():g}",
     )
     return list(problems)
 

@@ -56,7 +56,7 @@ _BLOCK_BYTES = 4 << 20
 _GZIP = b"\x1f\x8b"
 _SIGNATURES = {
     b"PAR1": "it is a Parquet file; give it the extension .parquet",
-    b"PK\x03\x04": "it is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV",
+    b"PK\x03\x04": "it is a zip archive, an Excel workbook or an .npz file; unpack it, or save the table as CSV",
     b"\xff\xfe": "it is UTF-16; save it as UTF-8",
     b"\xfe\xff": "it is UTF-16; save it as UTF-8",
     _GZIP: "it is compressed twice; unpack it",
@@ -179,7 +179,7 @@ class _Csv:
         reference = "header" if self.header else "first row"
         examples = ", ".join(self.ragged_examples) + (", ..." if len(self.ragged) > len(self.ragged_examples) else "")
         return [
-            f"{self.path}: every row must have {len(self.names)} fields, as the {reference} has, "
+            f"{self.path}: every row must have {_told_fields(len(self.names))}, as the {reference} has, "
             f"got {told_rows(len(self.ragged))} with another number: {examples}; "
             f"put quotes around fields that contain {self.delimiter!r}"
         ]
@@ -237,6 +237,10 @@ class _Parquet:
             if pa.types.is_decimal(column.type):
                 table = table.set_column(i, column.name, table[i].cast(pa.float64()))
         return table.to_pandas(ignore_metadata=True, date_as_object=False)
+
+
+def _told_fields(n: int) -> str:
+    return "1 field" if n == 1 else f"{n} fields"
 
 
 def _typed(text: pa.Array, decimal_comma: bool) -> pa.Array:

@@ -369,7 +369,26 @@ def _kind_of_text(text: pa.Array, distinct: int) -> _Feature:
             doubt=f"holds numbers in {present - bad.sum():,} of {present:,} cells, but is used as categories because "
             f"of the others (first in row {first + 1}: {str(text[first])[:40]!r}); empty them if they mean missing"
         )
+    if distinct > 20 and (example := _unread_number(text)):
+        return _Feature(
+            doubt=f"looks like numbers or dates in a form that is not read (such as {example!r}), and is used as "
+            "categories; write them like 1234.5 or 2024-01-31"
+        )
     return _Feature()
+
+
+_UNREAD_NUMBER = (
+    r"^\s*(?:[+-]?[$€£¥]?\s?[+-]?[0-9][0-9,']*\.?[0-9]*\s?[%$€£¥]?"
+    r"|[0-9]{1,4}[./-][0-9]{1,2}[./-][0-9]{1,4}(?:[ T].+)?)\s*$"
+)
+
+
+def _unread_number(text: pa.Array) -> str | None:
+    """One of the cells, where nine of ten are numbers with signs and separators, or dates that are not in ISO form."""
+    alike = pc.match_substring_regex(text.drop_null(), _UNREAD_NUMBER)
+    if not len(alike) or pc.mean(alike).as_py() < 0.9:
+        return None
+    return str(text.drop_null()[int(np.argmax(as_mask(alike)))])[:40]
 
 
 def _identifier(name: str, cells: pa.Array, distinct: int, feature: _Feature) -> str | None:
@@ -383,7 +402,9 @@ def _identifier(name: str, cells: pa.Array, distinct: int, feature: _Feature) ->
     if distinct < present or present < _FEWEST_FOR_IDENTIFIER:
         return None
     if text:
-        return f"a different value in each of {told_rows(present)}"
+        form = _unread_number(cells) if is_text(cells) else None
+        hint = f", in a form that is not read as numbers or dates (such as {form!r})" if form else ""
+        return f"a different value in each of {told_rows(present)}{hint}"
     numbers, _ = as_numbers(cells)
     if np.nanmax(numbers) - np.nanmin(numbers) + 1 == present:
         return f"{present:,} different whole numbers without a gap"
