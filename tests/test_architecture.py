@@ -16,7 +16,7 @@ LAYERS = [
     ["film", "metrics", "sam", "vision"],
     ["config"],
     ["models", "data.splits", "data.imbalance"],
-    ["data.cells", "data.benchmarks"],
+    ["data.cells", "data.benchmarks", "data.decoding"],
     ["data.reading", "data.images"],
     ["data.tables"],
     ["data.preprocessing", "data.forms"],

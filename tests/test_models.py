@@ -598,7 +598,7 @@ print(len(vision._declared))
 def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     vision.torchvision()
     monkeypatch.setitem(sys.modules, "timm", None)
-    remedy = "image models need timm, which is not installed; install it with: pip install 'tunelater[vision]'"
+    remedy = "images need timm, which is not installed; install it with: pip install 'tunelater[vision]'"
     with pytest.raises(InputError) as error:
         Config(model=ModelConfig("resnet34"), epochs=0)
     assert error.value.problems == (

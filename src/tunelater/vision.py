@@ -1,6 +1,6 @@
-"""torchvision and timm, loaded when an image model needs them and not before: imports, names, pretrained weights.
+"""Pillow, torchvision and timm, loaded when images need them and not before: imports, names, pretrained weights.
 
-Import both from here only: `import torchvision` alone may fail, as `torchvision` below says.
+Import them from here only: `import torchvision` alone may fail, as `torchvision` below says.
 """
 
 from __future__ import annotations
@@ -50,6 +50,16 @@ def torchvision() -> ModuleType:
     return _import("torchvision")
 
 
+def pillow() -> ModuleType:
+    """The PIL package, with its `Image` loaded.
+
+    Raises:
+        InputError: Pillow is not installed.
+    """
+    _import("PIL.Image")
+    return _import("PIL")
+
+
 def timm() -> ModuleType:
     """The timm package, which imports torchvision.
 
@@ -64,9 +74,9 @@ def _import(package: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if error.name != package:
+        if error.name != package.partition(".")[0]:
             raise
-        raise InputError(f"image models need {package}, which is not installed; {INSTALL}") from None
+        raise InputError(f"images need {error.name}, which is not installed; {INSTALL}") from None
 
 
 # ---------------------------------------------------------------------------------------------------------------- names
