@@ -125,6 +125,16 @@ def test_a_split_says_all_that_is_wrong_with_it() -> None:
     assert all(word in problem for word, problem in zip(words, error.value.problems, strict=True))
 
 
+@pytest.mark.parametrize("rows", [torch.tensor([0, 4]), torch.tensor([-1, 0]), torch.tensor([0.0, 1.0])])
+def test_rows_lie_in_the_array(rows: Tensor) -> None:
+    x, target = pixels(4).numpy(), torch.arange(2)
+    assert len(ImageSplit(x, target, CIFAR, rows=torch.tensor([3, 0]))) == 2
+    with pytest.raises(InputError, match="int64 indices of the 4 images"):
+        ImageSplit(x, target, CIFAR, rows=rows)
+    with pytest.raises(InputError, match="take them from a tensor itself"):
+        ImageSplit(torch.from_numpy(x), target, CIFAR, rows=torch.tensor([3, 0]))
+
+
 def test_the_loop_trains_on_images() -> None:
     """Class 1 is brighter: a constant shift, which augmentation keeps."""
     x, target = pixels(64, 8, 8) // 2, torch.arange(64) % 2

@@ -31,11 +31,12 @@ class ImageSplit:
 
     Args:
         pixels: (N, 3, H, W) uint8. A tensor moves to the device as a whole: for sets that fit there. An array, such as
-            a memory map, stays on the host, and only what a batch needs is moved.
+            the memory map of `cache_images`, stays on the host, and only what a batch needs is moved.
         target: (N,) class indices, int64.
         config: size, augmentation and normalisation.
         weight: (N,) non-negative sample weights, or None.
-        rows: (N,) int64 on the host: where in a larger array each image lies; None where there are no others in it.
+        rows: (N,) int64 on the host: where in a larger array each image lies; None where there are no others in it, and
+            for a tensor.
 
     Raises:
         InputError: shapes or types that do not fit; negative targets or weights.
@@ -54,6 +55,10 @@ class ImageSplit:
         problems.check(sound, f"images are uint8 pixels of shape (N, 3, H, W), got {dtype} {shape}")
         n = len(self.pixels if self.rows is None else self.rows)
         problems.add(*problems_of_labels(n, self.target, self.weight))
+        if self.rows is not None:
+            problems.check(not isinstance(self.pixels, Tensor), "rows are of an array; take them from a tensor itself")
+            inside = self.rows.dtype == torch.int64 and bool(((self.rows >= 0) & (self.rows < shape[0])).all())
+            problems.check(inside, f"rows are int64 indices of the {shape[0]:,} images, got others")
         problems.add(*self.config.problems())
         problems.raise_if_any()
 
@@ -95,9 +100,10 @@ class ImageSplit:
     def _taken(self, index: Tensor | slice) -> Tensor:
         if isinstance(self.pixels, Tensor):
             return self.pixels[index]
-        rows = index if isinstance(index, slice) else index.cpu()
-        rows = rows if self.rows is None else self.rows[rows]
-        pixels = torch.from_numpy(np.array(self.pixels[rows]))
+        rows = torch.arange(len(self.pixels)) if self.rows is None else self.rows
+        pixels = torch.from_numpy(
+            np.take(self.pixels, rows[index if isinstance(index, slice) else index.cpu()], axis=0)
+        )
         device = self.target.device
         # Pinned memory lets the copy run beside the previous step's work.
         return pixels.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels.to(device)
