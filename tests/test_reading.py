@@ -38,6 +38,13 @@ def test_dialects_of_csv_give_the_same_table(tmp_path: Path, delimiter: str, new
     assert frame["e"].tolist() == [True, False, True]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_quoted_names_may_hold_anything(tmp_path: Path, delimiter: str) -> None:
+    names = ["a\nb", "=cmd()|'é\t\"", 'x;"y",z', "plain"]
+    frame = pd.DataFrame([[1, 2, 3, 4], [5, 6, 7, 8]], columns=names)
+    pd.testing.assert_frame_equal(read_table(written(tmp_path, frame.to_csv(index=False, sep=delimiter))), frame)
+
+
 def test_bars_in_cells_do_not_separate_where_commas_do(tmp_path: Path) -> None:
     frame = read_table(written(tmp_path, "film,kinds\n1,drama|war\n2,comedy|war\n"))
     assert frame.to_dict("list") == {"film": [1, 2], "kinds": ["drama|war", "comedy|war"]}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,7 +80,7 @@ def fit(
     part of the rows is held back to choose on (**tune**) and to report on (**evaluate**); both find it by themselves
     when given the same file.
     """
-    with _reported("stopped; the same command goes on from its last checkpoint"):
+    with _reported("stopped; the same command goes on from its last checkpoint, if it has one"):
         from tunelater.workflow import fit as run_fit
 
         problems = Problems()
@@ -361,7 +362,13 @@ def _space(base: Config, loss: str | None, lams: list[str], problems: Problems) 
             if not equals:
                 raise InputError(f"--lambda reads NAME=DISTRIBUTION, got {text!r}")
             space[name.strip()] = parse_distribution(value)
+    problems.add(*_given_twice("--lambda", [text.partition("=")[0] for text in lams]))
     return space
+
+
+def _given_twice(option: str, names: Iterable[str]) -> list[str]:
+    counts = Counter(name.strip() for name in names)
+    return [f"{option} must give each name once, got {name!r} {n} times" for name, n in counts.items() if n > 1]
 
 
 def _fractions(text: str, problems: Problems) -> tuple[float, float, float]:
@@ -377,7 +384,9 @@ def _costs(text: str | None, problems: Problems) -> dict[str, float] | None:
     if text is None:
         return None
     try:
-        return {name.strip(): float(value) for name, value in (part.split("=") for part in text.split(","))}
+        pairs = [(name.strip(), float(value)) for name, value in (part.split("=") for part in text.split(","))]
+        problems.add(*_given_twice("--cost", (name for name, _ in pairs)))
+        return dict(pairs)
     except ValueError:
         problems.add(f"--cost reads like fn=50,fp=1, got {text!r}")
         return {"fn": 1.0, "fp": 1.0}  # stands for an objective, so that its absence is not told too

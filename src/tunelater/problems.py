@@ -57,5 +57,6 @@ class Problems:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` where one of `known` is close to `word`, else `"; known are ..."`."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+    in_any_case = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(word.casefold(), in_any_case, n=1, cutoff=0.6)
+    return f"; did you mean {in_any_case[close[0]]!r}?" if close else f"; known are {', '.join(known)}"

@@ -196,20 +196,20 @@ def _inputs(features: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
     """
     problems = Problems()
     problems.add(*absent_names(schema.columns, list(features.columns), "column"))
-    columns: dict[str, pd.Series] = {}
+    columns: dict[str, np.ndarray] = {}  # arrays, because a series a column makes wide tables slow
     for name, kind in schema.columns.items():
         if name not in features.columns:
             continue
         column = features[name]
         if kind == "categorical":
-            columns[name] = column.astype(object).where(column.notna(), _MISSING_CATEGORY)
+            columns[name] = np.where(column.notna(), column.astype(object), _MISSING_CATEGORY)
             continue
         sound = column.dtype == np.float64 and not np.isinf(column.to_numpy()).any()
         problems.check(
             sound, f"column {name!r} must hold finite float64, got {column.dtype}; pass the table to conform before"
         )
         if sound:
-            columns[name] = column.clip(-_LARGEST_INPUT, _LARGEST_INPUT)
+            columns[name] = np.clip(column.to_numpy(), -_LARGEST_INPUT, _LARGEST_INPUT)
     problems.raise_if_any()
     return pd.DataFrame(columns, index=features.index)
 

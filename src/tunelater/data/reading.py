@@ -272,6 +272,8 @@ def checked_file(path: PathLike) -> Path:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: must be a file, got a folder; name the CSV or Parquet file in it")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: must be a file, got a pipe or a device; write what comes from it to a file first")
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     with _reading(path):
@@ -399,9 +401,9 @@ def _refuse_encoding(path: Path, error: UnicodeDecodeError) -> NoReturn:
     ) from error
 
 
-def _records(sample: str, delimiter: str, quote: str) -> Iterator[list[str]]:
+def _records(sample: str, delimiter: str, quote: str, *, strict: bool = False) -> Iterator[list[str]]:
     try:
-        yield from csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, quotechar=quote)
+        yield from csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, quotechar=quote, strict=strict)
     except csv.Error:  # an open quote that swallows the sample; the real reader will name the row
         return
 
@@ -415,7 +417,8 @@ def _sniffed(sample: str) -> tuple[str, str]:
     widths: dict[tuple[str, str], int] = {}
     for quote in ('"', "'"):
         for delimiter in "\t;|,":
-            found = [len(record) for record in islice(_records(sample, delimiter, quote), 50) if record]
+            records = _records(sample, delimiter, quote, strict=True)  # else an open quote makes one record of it all
+            found = [len(record) for record in islice(records, 50) if record]
             widths[delimiter, quote] = found[0] if found else 0
             if found and found[0] > 1 and len(set(found)) == 1:
                 return delimiter, quote
