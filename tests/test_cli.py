@@ -205,7 +205,7 @@ def test_bad_settings(table: Path, tmp_path: Path, options: list[str], words: li
         (["--cost", "fn=50,fn=1"], ["each name once, got 'fn' 2 times"]),
         (["--cost", "fn=-1,fp=1"], ["cost fn must be 0 or more"]),
         (["--maximize", "f1", "--prior", "1"], ["a prior lies in (0, 1)"]),
-        (["--maximize", "f1", "--grid", "0"], ["one or more points"]),
+        (["--maximize", "f1", "--grid", "0"], ["points for each hyperparameter, one or more"]),
         (["--maximize", "f1", "--subject-to", "precision>=1", "--subject-to", "recall>=1"], ["reaches"]),
     ],
 )

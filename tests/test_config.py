@@ -1,17 +1,20 @@
 """Configs: what is written reads back, and everything wrong is found at once."""
 
 import dataclasses
+import inspect
 import itertools
 import math
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tunelater.config import (
+    TRUNK_OPTIONS,
     AveragingConfig,
     Config,
     EarlyStoppingConfig,
@@ -26,13 +29,14 @@ from tunelater.config import (
 )
 from tunelater.distributions import Distribution, LambdaSpace, Linear, PointMass, Triangular, Uniform
 from tunelater.losses import FAMILIES
+from tunelater.models import TRUNKS
 from tunelater.problems import InputError
 
 VARIED = Config(
     loss="focal",
     lambdas=LambdaSpace(alpha=Triangular(0.25, 0.75, rising=True), phi=PointMass(2.0)),
     lambda_per="sample",
-    model=ModelConfig(trunk="resnet32", options={"width": 32, "dropout": 0.25, "nested": {"sizes": [1, 2]}}),
+    model=ModelConfig(trunk="resnet18", options={"in_chans": 1, "drop_rate": 0.25, "nested": {"sizes": [1, 2]}}),
     images=ImagesConfig(
         size=48,
         crop="pad",
@@ -191,9 +195,9 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "start": ({"film": FiLMConfig(start="zero")}, "film.start is 'paper' or 'identity', got 'zero'"),
     "optimizer": ({"optimizer": OptimizerConfig("adm")}, "there is no optimizer 'adm'; did you mean 'adam'?"),
-    "rate": ({"optimizer": OptimizerConfig(learning_rate=0)}, "optimizer.learning_rate must be positive, got 0"),
-    "decay": ({"optimizer": OptimizerConfig(weight_decay=-1)}, "optimizer.weight_decay must be 0 or more, got -1"),
-    "momentum": ({"optimizer": OptimizerConfig(momentum=1)}, "optimizer.momentum must be in [0, 1), got 1"),
+    "rate": ({"optimizer": OptimizerConfig(learning_rate=0)}, "optimizer.learning_rate must be positive, got 0.0"),
+    "decay": ({"optimizer": OptimizerConfig(weight_decay=-1)}, "optimizer.weight_decay must be 0 or more, got -1.0"),
+    "momentum": ({"optimizer": OptimizerConfig(momentum=1)}, "optimizer.momentum must be in [0, 1), got 1.0"),
     "schedule": ({"schedule": ScheduleConfig("cosin")}, "there is no schedule 'cosin'; did you mean 'cosine'?"),
     "milestones": (
         {"schedule": ScheduleConfig(milestones=(5, 5))},
@@ -204,9 +208,43 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         "schedule.milestones must be rising positive epochs, got [0, 5]",
     ),
     "no milestones": ({"schedule": ScheduleConfig("multistep")}, "schedule 'multistep' needs milestones, got none"),
-    "factor": ({"schedule": ScheduleConfig(factor=1)}, "schedule.factor must be in (0, 1), got 1"),
-    "warmup": ({"schedule": ScheduleConfig(warmup_epochs=-1)}, "schedule.warmup_epochs must be 0 or more, got -1"),
-    "average": ({"averaging": AveragingConfig(decay=1)}, "averaging.decay must be in (0, 1), got 1"),
+    "factor": ({"schedule": ScheduleConfig(factor=1)}, "schedule.factor must be in (0, 1), got 1.0"),
+    "warmup": ({"schedule": ScheduleConfig(warmup_epochs=-1)}, "schedule.warmup_epochs must be 0 or more, got -1.0"),
+    "warmup as long as training": (
+        {"epochs": 5, "schedule": ScheduleConfig(warmup_epochs=5)},
+        "schedule.warmup_epochs must be fewer than the 5 epochs, got 5: lower it",
+    ),
+    "width": (
+        {"model": ModelConfig(options={"width": -3})},
+        "model.options.width must be 1 unit or more, got -3",
+    ),
+    "depth": ({"model": ModelConfig(options={"depth": 0})}, "model.options.depth must be 1 layer or more, got 0"),
+    "dropout": ({"model": ModelConfig(options={"dropout": 2})}, "model.options.dropout must be in [0, 1), got 2.0"),
+    "no dropout at all": (
+        {"model": ModelConfig(options={"dropout": 1.0})},
+        "model.options.dropout must be in [0, 1), got 1.0",
+    ),
+    "width in words": (
+        {"model": ModelConfig(options={"width": "wide"})},
+        "model.options.width: needs int, got 'wide'",
+    ),
+    "option": (
+        {"model": ModelConfig(options={"widht": 64})},
+        "trunk 'mlp' has no option 'widht'; did you mean 'width'?",
+    ),
+    "option of the data": (
+        {"model": ModelConfig(options={"n_features": 4})},
+        "trunk 'mlp' has no option 'n_features'; known are depth, dropout, width",
+    ),
+    "option of none": (
+        {"model": ModelConfig("resnet32", {"width": 3})},
+        "trunk 'resnet32' has no option 'width'; it has none",
+    ),
+    "option that no file holds": (
+        {"model": ModelConfig("resnet18", {"act_layer": None})},
+        "model.options.act_layer needs a number, text, true or false, or lists or tables of them, got None",
+    ),
+    "average": ({"averaging": AveragingConfig(decay=1)}, "averaging.decay must be in (0, 1), got 1.0"),
     "every": ({"averaging": AveragingConfig(every="day")}, "averaging.every is 'epoch' or 'step', got 'day'"),
     "patience": (
         {"early_stopping": EarlyStoppingConfig(patience=0)},
@@ -252,6 +290,81 @@ def test_a_value_that_breaks_a_rule_is_named(settings: dict[str, Any], problem: 
     with pytest.raises(InputError) as error:
         Config(**settings)
     assert error.value.problems == (problem,)
+
+
+WRONG_TYPES: dict[str, tuple[dict[str, Any], str]] = {
+    "half an epoch": ({"epochs": 2.5}, "epochs: needs int, got 2.5"),
+    "whole float": ({"epochs": 2.0}, "epochs: needs int, got 2.0"),
+    "seed": ({"seed": "a"}, "seed: needs int, got 'a'"),
+    "boolean": ({"batch_size": True}, "batch_size: needs int, got True"),
+    "numpy's boolean": ({"clip_norm": np.True_}, "clip_norm: needs float, got np.True_"),
+    "number for a boolean": ({"compile": 1}, "compile: needs bool, got 1"),
+    "none": ({"epochs": None}, "epochs: needs int, got None"),
+    "text for a part": ({"optimizer": "adam"}, "optimizer: needs OptimizerConfig, got 'adam'"),
+    "table for a part": ({"sam": {"rho": 0.1}}, "sam: needs SAMConfig or None, got {'rho': 0.1}"),
+    "no part": ({"schedule": None}, "schedule: needs ScheduleConfig, got None"),
+    "in a part": (
+        {"optimizer": OptimizerConfig(learning_rate="fast")},
+        "optimizer.learning_rate: needs float, got 'fast'",
+    ),
+    "in a list": ({"schedule": ScheduleConfig(milestones=(1.5,))}, "schedule.milestones: needs int, got 1.5"),
+    "loss": ({"loss": ["vs"]}, "loss: needs str, got ['vs']"),
+    "lambdas": ({"lambdas": {"gamma": 0.1}}, "lambdas: needs LambdaSpace, got {'gamma': 0.1}"),
+    "options": ({"model": ModelConfig(options="wide")}, "model.options: needs a table, got 'wide'"),
+    "trunk": ({"model": ModelConfig(trunk=32)}, "model.trunk: needs str, got 32"),
+    "metric": ({"early_stopping": EarlyStoppingConfig(metric=None)}, "early_stopping.metric: needs str, got None"),
+}
+
+
+@pytest.mark.parametrize(("settings", "problem"), WRONG_TYPES.values(), ids=WRONG_TYPES)
+def test_a_value_of_a_wrong_type_is_named_also_where_no_file_was_read(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError) as error:
+        Config(**settings)
+    assert error.value.problems == (problem,)
+
+
+def test_wrong_types_and_broken_rules_are_reported_together() -> None:
+    with pytest.raises(InputError) as error:
+        Config(
+            loss=7,  # type: ignore[arg-type]
+            lambdas=LambdaSpace(alpha=0.5, phi=1),
+            model=ModelConfig(options={"width": "wide", "depth": 0, "dropuot": 0.1}),
+            optimizer=OptimizerConfig("adm", learning_rate="fast"),  # type: ignore[arg-type]
+            epochs=0,
+        )
+    assert len(error.value.problems) == 7
+
+
+def test_numbers_of_numpys_and_lists_become_pythons() -> None:
+    """So that a config is the same, and its file too, wherever its numbers come from."""
+    config = Config(
+        epochs=np.int64(3),  # type: ignore[arg-type]
+        clip_norm=np.float32(0.5),  # type: ignore[arg-type]
+        optimizer=OptimizerConfig(learning_rate=1),
+        schedule=ScheduleConfig("multistep", milestones=[1, np.int32(2)]),  # type: ignore[arg-type]
+        model=ModelConfig(options={"width": np.int64(7), "dropout": np.float64(0.5)}),
+        lambdas=LambdaSpace(gamma=PointMass(np.int64(0)), tau=np.float32(1)),
+    )
+    plain = Config(
+        epochs=3,
+        clip_norm=0.5,
+        optimizer=OptimizerConfig(learning_rate=1.0),
+        schedule=ScheduleConfig("multistep", milestones=(1, 2)),
+        model=ModelConfig(options={"width": 7, "dropout": 0.5}),
+        lambdas=LambdaSpace(gamma=0, tau=1),
+    )
+    assert config == plain
+    assert config.to_toml() == plain.to_toml() == Config.from_toml(plain.to_toml()).to_toml()
+    assert type(config.epochs) is int
+    assert type(config.optimizer.learning_rate) is float
+
+
+@pytest.mark.parametrize("name", TRUNK_OPTIONS)
+def test_the_options_of_a_trunk_are_those_of_its_network(name: str) -> None:
+    taken = inspect.signature(TRUNKS[name]).parameters
+    fields = dataclasses.fields(TRUNK_OPTIONS[name])
+    assert {f.name for f in fields} == taken.keys() - {"n_features"}
+    assert all(f.default == taken[f.name].default for f in fields)
 
 
 def test_all_that_is_wrong_with_the_values_is_reported_at_once() -> None:

@@ -1,5 +1,8 @@
 """The linear distribution against its definition, and the named product space."""
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -98,7 +101,7 @@ def test_grid_is_the_product_with_names() -> None:
     assert {len(v) for v in space.grid(4).values()} == {16}
     with pytest.raises(InputError, match="did you mean 'gamma'"):
         space.grid({"gama": 3})
-    with pytest.raises(InputError, match=r"one or more points for tau, got 0"):
+    with pytest.raises(InputError, match=r"points for tau, one or more, .*got 0"):
         space.grid({"tau": 0})
 
 
@@ -107,3 +110,45 @@ def test_contains_flags_extrapolation() -> None:
     assert space.contains({"gamma": 0.1, "tau": 3})
     assert not space.contains({"gamma": 0.1, "tau": 4})
     assert not space.contains({"gamma": 0, "tau": 1})
+
+
+GRID = LambdaSpace(gamma=Linear(0, 0.3, 0), tau=Linear(0, 3, 0.33), omega=1.0)
+
+
+@pytest.mark.parametrize("points", [np.int64(4), np.uint8(4), {"gamma": np.int32(4), "tau": 4, "omega": 7}])
+def test_whole_numbers_of_numpys_are_numbers_of_points(points: Any) -> None:
+    grid, expected = GRID.grid(points), GRID.grid(4)
+    assert len(grid["tau"]) == 16
+    assert all(np.array_equal(grid[name], expected[name]) for name in GRID)
+
+
+@pytest.mark.parametrize("points", [0, -1, 5.0, 2.5, True, np.True_, "5", None, np.float64(5)])
+@pytest.mark.parametrize("space", [GRID, LambdaSpace(tau=1.0), LambdaSpace()], ids=["free", "fixed", "empty"])
+def test_what_is_no_number_of_points_is_refused(points: Any, space: LambdaSpace) -> None:
+    with pytest.raises(InputError) as error:
+        space.grid(points)
+    (problem,) = error.value.problems
+    assert "a whole number of points for each hyperparameter, one or more" in problem
+    assert problem.endswith(repr(points))
+    if "tau" in space:
+        with pytest.raises(InputError, match="whole number of points for tau, one or more"):
+            space.grid({"tau": points})
+
+
+@pytest.mark.parametrize("values", [[], [math.nan], [0, math.inf], ["a"], [[1], [2, 3]], np.array([])])
+def test_values_of_a_grid_are_finite_numbers(values: Any) -> None:
+    with pytest.raises(InputError, match="needs finite values for tau"):
+        GRID.grid({"tau": values})
+
+
+def test_all_that_is_wrong_with_a_grid_is_reported_at_once() -> None:
+    with pytest.raises(InputError) as error:
+        GRID.grid({"gama": 3, "gamma": 0, "tau": [math.nan]})
+    assert len(error.value.problems) == 3
+    assert any("'gama'" in p and "did you mean 'gamma'?" in p for p in error.value.problems)
+
+
+@pytest.mark.parametrize("value", ["1", None, True, [1, 2]])
+def test_what_is_neither_distribution_nor_number_is_refused(value: Any) -> None:
+    with pytest.raises(InputError, match="tau needs a number or a distribution of it, got"):
+        LambdaSpace(gamma=0.1, tau=value)

@@ -545,3 +545,18 @@ def test_what_scoring_made_serves_training(name: str) -> None:
     assert all(value.grad is not None for value in lam.values())
     assert losses._kept.cache_info().misses == made, "the same numbers serve both"
     assert family.log_posterior(logits.double(), **lam).dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_of_two_classes_is_refused_of_more(name: str) -> None:
+    family, lam = loss_family(name, [70, 20, 10]), dict(FAMILIES[name].neutral)
+    for ask in (
+        lambda: family.prior,
+        lambda: family.margin(torch.zeros(4, 3), **lam),
+        lambda: family.log_odds(torch.zeros(4, 3), **lam),
+        lambda: family.log_odds(torch.zeros(4, 3), 0.1, **lam),
+        lambda: loss_family(name, [70, 30]).margin(torch.zeros(4, 3), **lam),
+        lambda: loss_family(name, [70, 30]).log_odds(torch.zeros(4, 3), **lam),
+    ):
+        with pytest.raises(InputError, match=r"got 3 classes: use log_posterior"):
+            ask()

@@ -237,6 +237,22 @@ def test_optimizers_and_schedules_equal_a_literal_loop(optimizer: Any, schedule:
 
 
 STAGED = FiLMConfig(placement="stages", start="identity", rescale=True)
+
+
+@pytest.mark.parametrize(("milestones", "late"), [((1, 3), None), ((1, 4), r"\[4\]"), ((5, 9), r"\[5, 9\]")])
+def test_milestones_that_never_come_are_said(milestones: tuple[int, ...], late: str | None) -> None:
+    config = small(schedule=ScheduleConfig("multistep", milestones))
+    said: Any = (
+        pytest.warns(DoubtfulInputWarning, match=rf"milestones {late} are not before")
+        if late
+        else contextlib.nullcontext()
+    )
+    with said:
+        train(config, SPLITS, untrained(config))
+    ignored = small(schedule=ScheduleConfig("cosine", milestones))
+    train(ignored, SPLITS, untrained(ignored))
+
+
 LAMBDAS: dict[str, dict[str, Any]] = {
     "vs, LCT after every stage": {"lambdas": LCT, "film": STAGED},
     "vs, LCT after every stage, per sample": {"lambdas": LCT, "film": STAGED, "lambda_per": "sample"},

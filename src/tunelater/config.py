@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import re
 import tomllib
 import types
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import tomli_w
 
 from tunelater import vision
@@ -24,8 +26,6 @@ from tunelater.losses import FAMILIES
 from tunelater.metrics import metric
 from tunelater.problems import InputError, Problems, did_you_mean
 
-TRUNK_NAMES = ("mlp", "resnet32")
-"""Those of this library. The names of timm's models are trunks too."""
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
@@ -40,14 +40,61 @@ def default_space(loss: str) -> LambdaSpace:
 
 
 @dataclass(frozen=True)
+class MLPOptions:
+    """What `model.options` sets of the trunk `mlp`."""
+
+    width: int = 128
+    """Hidden units of each layer, and channels of the features."""
+    depth: int = 3
+    """Layers."""
+    dropout: float = 0.1
+    """Probability of dropping a hidden unit in training."""
+
+    def problems(self) -> list[str]:
+        problems = Problems()
+        problems.check(self.width >= 1, f"model.options.width must be 1 unit or more, got {self.width}")
+        problems.check(self.depth >= 1, f"model.options.depth must be 1 layer or more, got {self.depth}")
+        problems.check(0 <= self.dropout < 1, f"model.options.dropout must be in [0, 1), got {self.dropout}")
+        return list(problems)
+
+
+@dataclass(frozen=True)
+class ResNet32Options:
+    """The trunk `resnet32` is as it is."""
+
+    def problems(self) -> list[str]:
+        return []
+
+
+TRUNK_OPTIONS: Mapping[str, type[MLPOptions | ResNet32Options]] = {"mlp": MLPOptions, "resnet32": ResNet32Options}
+"""The trunks of this library, and what can be set of each. The names of timm's models are trunks too."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     trunk: str = "mlp"
     """Which network turns an input into pooled features: `mlp`, `resnet32`, or the name of a model of timm's."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the trunk, such as `width` and `depth`, or `pretrained` and `weights` (see `TimmTrunk`)."""
+    """What there is to set of the trunk: see `MLPOptions`; for timm's, `pretrained`, `weights` and what `TimmTrunk`
+    takes, which timm checks when the model is built."""
 
     def problems(self) -> list[str]:
-        return [] if self.trunk in TRUNK_NAMES else vision.problems_of_backbone(self.trunk, TRUNK_NAMES)
+        problems = Problems()
+        for name, value in self.options.items():
+            problems.check(
+                _fits_toml(value),
+                f"model.options.{name} needs a number, text, true or false, or lists or tables of them, got {value!r}",
+            )
+        if self.trunk not in TRUNK_OPTIONS:
+            return [*problems, *vision.problems_of_backbone(self.trunk, tuple(TRUNK_OPTIONS))]
+        kind = TRUNK_OPTIONS[self.trunk]
+        known = [f.name for f in dataclasses.fields(kind)]
+        for name in self.options.keys() - known:
+            hint = did_you_mean(str(name), known) if known else "; it has none"
+            problems.add(f"trunk {self.trunk!r} has no option {name!r}{hint}")
+        options = kind(**{name: value for name, value in self.options.items() if name in known})
+        problems.add(*kind(**_typed(options, "model.options.", problems)).problems())
+        return sorted(problems)
 
 
 @dataclass(frozen=True)
@@ -255,20 +302,27 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.lambdas is None:
-            object.__setattr__(self, "lambdas", default_space(self.loss) if self.loss in FAMILIES else LambdaSpace())
         problems = Problems()
+        loss_is_known = isinstance(self.loss, str) and self.loss in FAMILIES
+        if self.lambdas is None:
+            object.__setattr__(self, "lambdas", default_space(self.loss) if loss_is_known else LambdaSpace())
+        elif loss_is_known and isinstance(self.lambdas, LambdaSpace):
+            problems.add(*self.lambdas.problems_for(FAMILIES[self.loss].hyperparameters, self.loss))
+        for name, value in _typed(self, "", problems).items():
+            object.__setattr__(self, name, value)
         parts = (self.model, self.film, self.optimizer, self.sam, self.schedule, self.averaging, self.early_stopping)
         for part in (self.images, *parts):
             problems.add(*(part.problems() if part is not None else ()))
-        if self.loss not in FAMILIES:
-            problems.add(f"there is no loss {self.loss!r}{did_you_mean(self.loss, FAMILIES)}")
-        else:
-            problems.add(*self.lambdas.problems_for(FAMILIES[self.loss].hyperparameters, self.loss))
+        problems.check(self.loss in FAMILIES, f"there is no loss {self.loss!r}{did_you_mean(self.loss, FAMILIES)}")
         problems.check(
             self.lambda_per in ("batch", "sample"), f"lambda_per is 'batch' or 'sample', got {self.lambda_per!r}"
         )
         problems.check(self.epochs >= 1, f"epochs must be 1 or more, got {self.epochs}")
+        warmup = self.schedule.warmup_epochs
+        problems.check(
+            not 1 <= self.epochs <= warmup < math.inf,
+            f"schedule.warmup_epochs must be fewer than the {self.epochs} epochs, got {warmup:g}: lower it",
+        )
         problems.check(self.batch_size >= 1, f"batch_size must be 1 or more, got {self.batch_size}")
         problems.check(
             self.clip_norm is None or 0 < self.clip_norm < math.inf, f"clip_norm must be positive, got {self.clip_norm}"
@@ -366,7 +420,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, LambdaSpace):
         return {name: _plain(d) for name, d in value.items()}
     if isinstance(value, PointMass):
-        return value.value
+        return float(value.value)
     if isinstance(value, Linear):
         return {"linear": [float(value.a), float(value.b), float(value.h_b)]}
     if dataclasses.is_dataclass(value):
@@ -379,13 +433,9 @@ def _plain(value: Any) -> Any:
 
 
 def _parse(cls: Any, raw: Mapping[str, Any], where: str, problems: Problems) -> Any:
-    """An instance of dataclass `cls` from plain values. Problems are collected; the return is then meaningless.
-
-    Where a value has the wrong type the default stands in for it, so that the rest is still checked.
-    """
+    """An instance of dataclass `cls` from TOML's tables. Problems are collected; the return is then meaningless."""
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
-    bad: set[str] = set()
     for key, value in raw.items():
         if key not in hints:
             problems.add(f"unknown setting {where + key!r}{did_you_mean(key, hints)}")
@@ -393,13 +443,7 @@ def _parse(cls: Any, raw: Mapping[str, Any], where: str, problems: Problems) -> 
         try:
             values[key] = _convert(hints[key], value, f"{where}{key}", problems)
         except (ValueError, TypeError) as error:
-            bad.add(key)
             problems.add(*(error.problems if isinstance(error, InputError) else (f"{where}{key}: {error}",)))
-    # The loss and its lambdas are checked against each other: without one, the other's partner must not be a default.
-    if "loss" in bad:
-        values.pop("lambdas", None)
-    elif "lambdas" in bad and values.get("loss") in FAMILIES:
-        values["lambdas"] = default_space(values["loss"])
     try:
         return cls(**values)
     except InputError as error:
@@ -407,29 +451,80 @@ def _parse(cls: Any, raw: Mapping[str, Any], where: str, problems: Problems) -> 
 
 
 def _convert(hint: Any, value: Any, where: str, problems: Problems) -> Any:
-    options = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if type(None) in options and value is False:
+    """What TOML writes in another way than Python, as Python has it; the config checks the rest."""
+    kind = _kind(hint)
+    if _optional(hint) and value is False:
         return None
-    (hint,) = (option for option in options if option is not type(None))
-    if hint is LambdaSpace:
+    if kind is LambdaSpace:
         if not isinstance(value, Mapping):
             raise TypeError(f"needs a table of distributions, got {value!r}")
         return _space(value, where)
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise TypeError(f"needs a table, got {value!r}")
-        return _parse(hint, value, f"{where}.", problems)
-    if typing.get_origin(hint) is Mapping:
-        if not isinstance(value, Mapping):
-            raise TypeError(f"needs a table, got {value!r}")
-        return dict(value)
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise TypeError(f"needs a list, got {value!r}")
-        return tuple(_convert(get_args(hint)[0], item, where, problems) for item in value)
+        return _parse(kind, value, f"{where}.", problems)
+    return value
+
+
+def _optional(hint: Any) -> bool:
+    return isinstance(hint, types.UnionType) and type(None) in get_args(hint)
+
+
+def _kind(hint: Any) -> Any:
+    """The type that a field's hint asks for, but for None."""
+    if isinstance(hint, types.UnionType):
+        (hint,) = (option for option in get_args(hint) if option is not type(None))
     if typing.get_origin(hint) is Literal:  # of strings; which ones, the config checks
-        hint = str
-    wanted = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}[hint]
-    if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
-        raise TypeError(f"needs {hint.__name__}, got {value!r}")
-    return hint(value)
+        return str
+    return typing.get_origin(hint) or hint
+
+
+def _typed(part: Any, where: str, problems: Problems) -> dict[str, Any]:
+    """The values of a dataclass's fields in the types that they declare: numpy's as Python's, lists as tuples.
+
+    A value of another type is a problem; the default stands in for it, so that the rest is still checked.
+    """
+    values = {}
+    hints = typing.get_type_hints(type(part))
+    for f in dataclasses.fields(part):
+        try:
+            values[f.name] = _of_type(hints[f.name], getattr(part, f.name), f"{where}{f.name}", problems)
+        except TypeError as error:
+            problems.add(f"{where}{f.name}: {error}")
+            values[f.name] = getattr(type(part)(), f.name)
+    return values
+
+
+_SCALARS: Mapping[type, Any] = {float: numbers.Real, int: numbers.Integral, bool: bool | np.bool_, str: str}
+
+
+def _of_type(hint: Any, value: Any, where: str, problems: Problems) -> Any:
+    kind = _kind(hint)
+    if value is None and _optional(hint):
+        return None
+    if kind in _SCALARS:
+        is_boolean = isinstance(value, bool | np.bool_)
+        if not isinstance(value, _SCALARS[kind]) or (is_boolean and kind is not bool):
+            raise TypeError(f"needs {kind.__name__}, got {value!r}")
+        return kind(value)
+    if kind is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"needs a list, got {value!r}")
+        return tuple(_of_type(get_args(hint)[0], item, where, problems) for item in value)
+    if kind is Mapping:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"needs a table, got {value!r}")
+        return {name: item.item() if isinstance(item, np.generic) else item for name, item in value.items()}
+    if not isinstance(value, kind):
+        raise TypeError(f"needs {kind.__name__}{' or None' if _optional(hint) else ''}, got {value!r}")
+    if dataclasses.is_dataclass(kind):
+        return dataclasses.replace(value, **_typed(value, f"{where}.", problems))
+    return value
+
+
+def _fits_toml(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _fits_toml(item) for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_fits_toml, value))
+    return isinstance(value, bool | int | float | str)

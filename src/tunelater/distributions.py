@@ -7,6 +7,7 @@ distributions in the `LambdaSpace`.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -155,9 +156,19 @@ class LambdaSpace(Mapping[str, Distribution]):
     ('gamma',)
     >>> sorted(space.draw(seed=0, step=7))
     ['gamma', 'tau']
+
+    Raises:
+        InputError: what is neither a distribution nor a number.
     """
 
     def __init__(self, **distributions: Distribution | float) -> None:
+        problems = Problems()
+        for name, d in distributions.items():
+            number = isinstance(d, numbers.Real) and not isinstance(d, bool)
+            problems.check(
+                number or isinstance(d, Distribution), f"{name} needs a number or a distribution of it, got {d!r}"
+            )
+        problems.raise_if_any()
         self._distributions: dict[str, Distribution] = {
             name: d if isinstance(d, Distribution) else PointMass(float(d)) for name, d in sorted(distributions.items())
         }
@@ -219,24 +230,28 @@ class LambdaSpace(Mapping[str, Distribution]):
                 values themselves (also outside [a, b], and also for a point mass). A point mass has one value.
 
         Raises:
-            InputError: an unknown name, a number below one, or an empty or non-finite list of values.
+            InputError: an unknown name, numbers that are not whole or below one, or values that are no list of finite
+                numbers.
         """
-        wanted = dict(points) if isinstance(points, Mapping) else dict.fromkeys(self.free, points)
         problems = Problems()
-        axes = []
+        if not isinstance(points, Mapping):
+            problems.add(*_problems_of_count(points, "each hyperparameter"))
+            problems.raise_if_any()
+            points = dict.fromkeys(self.free, points)
+        wanted = dict(points)
         for name in wanted.keys() - self.keys():
-            problems.add(f"the lambda grid names {name!r}, which this space does not have{did_you_mean(name, self)}")
+            meant = did_you_mean(str(name), self)
+            problems.add(f"the lambda grid names {name!r}, which this space does not have{meant}")
+        axes = []
         for name, d in self.items():
             values = wanted.get(name, 5)
-            if isinstance(values, int):
-                problems.check(values >= 1, f"the lambda grid needs one or more points for {name}, got {values}")
-                axes.append(np.linspace(d.a, d.b, max(values, 1)) if name in self.free else np.array([d.mean]))
+            if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str):
+                found = _problems_of_count(values, name)
+                problems.add(*found)
+                axes.append(np.linspace(d.a, d.b, 1 if found else int(values)) if name in self.free else [d.mean])
             else:
-                axis = np.asarray(values, np.float64).reshape(-1)
-                problems.check(
-                    axis.size > 0 and bool(np.isfinite(axis).all()),
-                    f"the lambda grid needs finite values for {name}, got {list(values)}",
-                )
+                axis = _finite(values)
+                problems.check(axis.size > 0, f"the lambda grid needs finite values for {name}, got {list(values)}")
                 axes.append(axis)
         problems.raise_if_any()
         mesh = np.meshgrid(*axes, indexing="ij") if axes else []
@@ -261,6 +276,24 @@ class LambdaSpace(Mapping[str, Distribution]):
             elif not (low <= self[name].a and self[name].b <= high):
                 found.append(f"{name} of loss {loss!r} must lie in [{low:g}, {high:g}], got {self[name]}")
         return found
+
+
+def _problems_of_count(points: object, of: str) -> list[str]:
+    whole = isinstance(points, numbers.Integral) and not isinstance(points, bool)
+    if whole and int(points) >= 1:  # type: ignore[call-overload]
+        return []
+    return [
+        f"the lambda grid needs a whole number of points, one or more, for {of}, or a list of values; got {points!r}"
+    ]
+
+
+def _finite(values: ArrayLike) -> NDArray[np.float64]:
+    """The values in one dimension; none where they are not all finite numbers."""
+    try:
+        axis = np.asarray(values, np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        return np.empty(0)
+    return axis if np.isfinite(axis).all() else np.empty(0)
 
 
 def keyed_rng(

@@ -99,7 +99,12 @@ class LossFamily(ABC):
 
     @property
     def prior(self) -> float:
-        """The share of the positive class in the training data (two classes)."""
+        """The share of the positive class in the training data.
+
+        Raises:
+            InputError: more than two classes, of which none is the positive one. So do `margin` and `log_odds`.
+        """
+        self._check_binary("prior")
         return self.class_counts[1] / sum(self.class_counts)
 
     @abstractmethod
@@ -140,6 +145,7 @@ class LossFamily(ABC):
 
     def margin(self, logits: Tensor, **lam: Hyperparameter) -> Tensor:
         """(N,) s_+ z_+ - s_- z_- of binary logits (N, 2): the one number of a sample on which the loss depends."""
+        self._check_binary("margin", logits.shape[-1])
         scaled = self._scaled(logits, **lam)
         return scaled[..., 1] - scaled[..., 0]
 
@@ -149,6 +155,7 @@ class LossFamily(ABC):
         Args:
             prior: the share of positives where the model is used, in (0, 1); None is the training prior.
         """
+        self._check_binary("log_odds", logits.shape[-1])
         shift = 0.0 if prior is None else logit(prior) - logit(self.prior)
         return self.link(self.margin(logits, **lam), **lam) + shift
 
@@ -166,6 +173,11 @@ class LossFamily(ABC):
                 raise InputError(f"prior needs {len(trained)} positive shares that sum to 1, got {list(prior)}")
             scores = scores + (wanted.log() - (trained / trained.sum()).log()).to(scores)
         return F.log_softmax(scores, dim=-1)
+
+    def _check_binary(self, what: str, columns: int = 2) -> None:
+        if not len(self.class_counts) == columns == 2:
+            k = max(len(self.class_counts), columns)
+            raise InputError(f"{what} is of a positive and a negative class, got {k} classes: use log_posterior")
 
     def _scaled(self, logits: Tensor, **lam: Hyperparameter) -> Tensor:
         logits = _at_least_float32(logits)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from torch.nn import functional as F
 from tunelater import vision
 from tunelater.config import Config
 from tunelater.film import FiLM, LossConditional, Stage, StageFiLM
-from tunelater.problems import InputError, Problems, did_you_mean
+from tunelater.problems import InputError, Problems
 
 
 class TabularMLP(nn.Module):
@@ -161,7 +160,7 @@ def build(config: Config, *, n_classes: int = 2, pretrained: bool = True, **shap
     trunk_options = dict(config.model.options)
     if not pretrained:
         trunk_options = {key: value for key, value in trunk_options.items() if key not in ("pretrained", "weights")}
-    _check_trunk(config.model.trunk, trunk_options, shape)
+    _check_trunk(config.model.trunk, shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if config.model.trunk in TRUNKS:
@@ -190,13 +189,8 @@ def channels_last(model: LossConditional) -> LossConditional:
     return model
 
 
-def _check_trunk(name: str, options: Mapping[str, Any], shape: Mapping[str, Any]) -> None:
+def _check_trunk(name: str, shape: Mapping[str, Any]) -> None:
     problems = Problems()
     problems.check(name == "mlp" or "n_features" not in shape, f"trunk {name!r} takes images; a table needs 'mlp'")
     problems.check(name != "mlp" or "n_features" in shape, "trunk 'mlp' takes tables; images need 'resnet32' or timm's")
-    if name in TRUNKS:
-        known = inspect.signature(TRUNKS[name]).parameters.keys() - {"n_features"}
-        for option in sorted(options.keys() - known):
-            hint = did_you_mean(option, known) if known else "; it has none"
-            problems.add(f"trunk {name!r} has no option {option!r}{hint}")
     problems.raise_if_any()

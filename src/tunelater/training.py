@@ -111,6 +111,7 @@ def train(
         TrainingInterrupted: stopped before the end; call again with the same arguments to go on.
     """
     family = loss_family(config.loss, _checked_counts(splits))
+    _warn_of_milestones(config)
     fabric = _one_device(config) if fabric is None else _of_precision(fabric, config)
     learner = _Learner(config, family, model, fabric)
     batches = _Batches(splits.train.to(fabric.device), config, fabric.global_rank, fabric.world_size)
@@ -417,6 +418,17 @@ def _checked_counts(splits: Splits) -> list[float]:
         problems.check(min(counts) > 0, f"the {name} split needs both classes, got weights {counts} of classes 0 and 1")
     problems.raise_if_any()
     return class_counts(splits.train)
+
+
+def _warn_of_milestones(config: Config) -> None:
+    late = [milestone for milestone in config.schedule.milestones if milestone >= config.epochs]
+    if config.schedule.name == "multistep" and late:
+        warnings.warn(
+            f"schedule.milestones {late} are not before the end of training, after {config.epochs} epochs, so that the "
+            "learning rate never falls there: lower them (`recipes.shortened` does), or train longer",
+            DoubtfulInputWarning,
+            stacklevel=3,
+        )
 
 
 def _optimizer(config: OptimizerConfig, module: torch.nn.Module) -> torch.optim.Optimizer:
