@@ -282,9 +282,8 @@ def _problems_of_count(points: object, of: str) -> list[str]:
     whole = isinstance(points, numbers.Integral) and not isinstance(points, bool)
     if whole and int(points) >= 1:  # type: ignore[call-overload]
         return []
-    return [
-        f"the lambda grid needs a whole number of points, one or more, for {of}, or a list of values; got {points!r}"
-    ]
+    needed = f"the lambda grid needs a whole number of points for {of}, one or more, or by name a list of values"
+    return [f"{needed}; got {points!r}"]
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:
