@@ -112,29 +112,62 @@ def score(
         InputError: hyperparameters that the loss needs and `lambdas` lacks.
     """
     check_lambdas(lambdas, family)
-    device = next(model.parameters()).device
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.inference_mode():
             heads = head_grid(model, lambdas, family, link=link)
-            log_odds = np.empty((heads.size, len(data)), np.float32)
-            numbers = data.inputs(slice(0, 1)).numel()
-            together = heads.size if model.stages is None else 1  # lambdas that share a pass through the trunk
-            for rows in _chunks(len(data), together, numbers, memory_mb):
-                x = data.inputs(rows).to(device)
-                for start in range(0, heads.size, together):
-                    features = model.features(x, at(lambdas, start))
-                    some = slice(start, start + together)
-                    for block in _blocks(rows):
-                        piece = features[block.start - rows.start : block.stop - rows.start]
-                        heads[some].log_odds(piece, out=torch.from_numpy(log_odds)[some, block])
+            log_odds = _fresh(heads.size, len(data))
+            fill = _in_one_pass if model.stages is None else _in_a_pass_for_each_lambda
+            fill(log_odds, model, data, lambdas, heads, memory_mb * 2**20)
     finally:
         for module, mode in modes.items():
             module.training = mode
     weight = None if data.weight is None else data.weight.cpu().double().numpy()
     target = data.target.cpu().numpy().astype(np.int8)
-    return Scores(log_odds, target, lambdas, family.prior, weight, split, model_id)
+    return Scores(log_odds.numpy(), target, lambdas, family.prior, weight, split, model_id)
+
+
+def _in_one_pass(
+    out: Tensor, model: LossConditional, data: Split, lambdas: Lambdas, heads: HeadGrid, memory: int
+) -> None:
+    """Fill `out` (L, N) from features that all lambdas share.
+
+    The features of many samples are gathered before they are multiplied: the threads of a product wait for each other
+    at its end, so that many small ones are several times slower than a large one where other programs are running.
+    """
+    channels = model.head.in_features
+    for stretch in _pieces(slice(0, len(data)), memory // (2 * 4 * channels)):
+        features = _fresh(stretch.stop - stretch.start, channels).to(heads.bias.device)
+        for rows in _pieces(stretch, _rows_of_a_pass(data, memory // 2)):
+            place = slice(rows.start - stretch.start, rows.stop - stretch.start)
+            features[place] = model.features(data.inputs(rows).to(features.device))
+        heads.log_odds(features, out[:, stretch], memory // 2)
+
+
+def _fresh(*shape: int) -> Tensor:
+    """Memory from NumPy, which asks for huge pages: PyTorch's takes four times as long to touch first."""
+    return torch.from_numpy(np.empty(shape, np.float32))
+
+
+def _in_a_pass_for_each_lambda(
+    out: Tensor, model: LossConditional, data: Split, lambdas: Lambdas, heads: HeadGrid, memory: int
+) -> None:
+    for rows in _pieces(slice(0, len(data)), _rows_of_a_pass(data, memory)):
+        x = data.inputs(rows).to(heads.bias.device)
+        for i in range(heads.size):
+            heads[i : i + 1].log_odds(model.features(x, at(lambdas, i)), out[i : i + 1, rows])
+
+
+def _rows_of_a_pass(data: Split, memory: int) -> int:
+    """So many samples that the trunk's activations stay within `memory` bytes, if they are no more than some 64 times
+    as many as the numbers of an input."""
+    return min(8192, memory // (4 * max(1024, 64 * data.inputs(slice(0, 1)).numel())))
+
+
+def _pieces(rows: slice, size: int) -> list[slice]:
+    size = max(1, size)
+    return [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
 
 
 def check_lambdas(lambdas: Lambdas | Mapping[str, float], family: LossFamily) -> None:
@@ -175,14 +208,24 @@ class HeadGrid:
         lambdas = {name: values[some] for name, values in self.lambdas.items()}
         return HeadGrid(self.weight[some], self.bias[some], lambdas, self.family)
 
-    def log_odds(self, features: Tensor, out: Tensor | None = None) -> Tensor:
-        """(L, N) float32 on the host, from features (N, C); written into `out` where it is given."""
+    def log_odds(self, features: Tensor, out: Tensor | None = None, memory: int = 64 * 2**20) -> Tensor:
+        """(L, N) float32 on the host, from features (N, C).
+
+        Args:
+            out: written into where it is given.
+            memory: bound on what the link may hold besides, bytes.
+        """
         out = torch.empty(self.size, len(features)) if out is None else out
-        product = (self.bias[:, None], self.weight, features.float().T)
+        features = features.float()
         if self.family is None and out.device == self.weight.device:
-            return torch.addmm(*product, out=out)  # straight into place: a copy would cost half as much as the product
-        margins = torch.addmm(*product)
-        return out.copy_(margins if self.family is None else self.family.link(margins, **self.lambdas))
+            # Straight into place: a copy would cost half as much as the product.
+            return torch.addmm(self.bias[:, None], self.weight, features.T, out=out)
+        # The focal link holds ten numbers a margin, and is fastest where they stay in the processor's cache.
+        margins_at_once = min(2**19, memory // (10 * 4))
+        for rows in _pieces(slice(0, len(features)), margins_at_once // self.size):
+            margins = torch.addmm(self.bias[:, None], self.weight, features[rows].T)
+            out[:, rows] = margins if self.family is None else self.family.link(margins, **self.lambdas)
+        return out
 
 
 def head_grid(model: LossConditional, lambdas: Lambdas, family: LossFamily, *, link: bool = True) -> HeadGrid:
@@ -197,16 +240,3 @@ def head_grid(model: LossConditional, lambdas: Lambdas, family: LossFamily, *, l
     return HeadGrid(
         weight.float(), bias.float(), {name: v[:, None] for name, v in values.items()}, family if link else None
     )
-
-
-def _blocks(rows: slice, size: int = 1024) -> list[slice]:
-    """Pieces whose margins stay in the processor's cache on their way to the result."""
-    return [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
-
-
-def _chunks(n: int, n_lambdas: int, numbers: int, memory_mb: int) -> list[slice]:
-    """Pieces of the samples whose margins and their link stay within the budget, and so do the trunk's activations if
-    they are no more than some 64 times as many as the `numbers` of an input."""
-    per_sample = 4 * (10 * n_lambdas + max(1024, 64 * numbers))  # the focal link holds ten numbers a margin
-    rows = max(1, min(8192, memory_mb * 2**20 // per_sample))
-    return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
