@@ -26,6 +26,7 @@ lint: $(READY)
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/intervals.py
 
 clean:
 	rm -rf .venv

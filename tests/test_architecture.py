@@ -14,6 +14,7 @@ LAYERS = [
     ["problems"],
     ["losses", "distributions"],
     ["film", "metrics", "sam", "vision"],
+    ["intervals"],
     ["config"],
     ["models", "data.splits", "data.imbalance"],
     ["data.cells", "data.benchmarks", "data.decoding"],

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy import special
 from typer.testing import CliRunner
 
 from conftest import QUICK
-from tunelater.cli import app
+from tunelater.cli import _print_estimates, app
 from tunelater.demo import POSITIVE, TARGET
 from tunelater.runs import Run
+from tunelater.tuning import OperatingPoint
 
 runner = CliRunner()
 COMMANDS = ["fit", "tune", "evaluate", "predict", "demo"]
@@ -77,6 +79,18 @@ def test_the_whole_job(table: Path, tmp_path: Path) -> None:
     alerts = (pd.read_csv(result)["prediction"] == POSITIVE).sum()
     assert f"3163 rows, {alerts} alerts" in out
     assert pd.read_csv(result).columns[:2].tolist() == ["age", "sex"]
+
+
+@pytest.mark.parametrize(
+    ("log_odds", "shown"),
+    [(-9.3, True), (-9.1, False), (0.0, False), (9.1, False), (9.3, True), (50.0, True), (-800.0, True)],
+)
+def test_a_threshold_that_is_nearly_certain_is_told_as_log_odds_too(
+    log_odds: float, shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    point = OperatingPoint({}, float(special.expit(log_odds)), log_odds, 0.1)
+    _print_estimates("Chosen", point, {})
+    assert (f"log-odds >= {log_odds:g}" in capsys.readouterr().out) == shown
 
 
 def test_settings_from_options_land_in_the_run(table: Path, tmp_path: Path) -> None:

@@ -152,3 +152,15 @@ def test_all_that_is_wrong_with_a_grid_is_reported_at_once() -> None:
 def test_what_is_neither_distribution_nor_number_is_refused(value: Any) -> None:
     with pytest.raises(InputError, match="tau needs a number or a distribution of it, got"):
         LambdaSpace(gamma=0.1, tau=value)
+
+
+def test_a_grid_that_no_memory_holds_is_refused_with_the_largest_that_fits() -> None:
+    space = LambdaSpace(gamma=Linear(0, 0.3, 0), tau=Linear(0, 3, 0.33), omega=0.5)
+    assert len(space.grid(1000)["tau"]) == 1_000_000
+    with pytest.raises(InputError, match=r"1001 x 1001 values of gamma, tau make 1,002,001.* GiB; try 1,000 values"):
+        space.grid(1001)
+    with pytest.raises(InputError, match="make 1,000,000,000,000,000,000,"):
+        space.grid(10**9)
+    with pytest.raises(InputError, match="try 100 values of each"):
+        space.grid({"gamma": 200, "tau": 200, "omega": np.linspace(0, 1, 200)})
+    assert len(space.grid({"gamma": 2, "tau": np.linspace(0, 3, 500_000)})["omega"]) == 1_000_000

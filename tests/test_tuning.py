@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from tunelater.distributions import LambdaSpace, Linear
+from tunelater.distributions import Lambdas, LambdaSpace, Linear, at
 from tunelater.losses import logit
+from tunelater.metrics import Constraint
 from tunelater.problems import InputError
 from tunelater.scoring import Scores
-from tunelater.tuning import Cost, Infeasible, OperatingGrid, OperatingPoint, assess, compare
+from tunelater.tuning import (
+    Cost,
+    Infeasible,
+    OperatingGrid,
+    OperatingPoint,
+    assess,
+    compare,
+    problems_of_needs,
+    select_from,
+)
 
 SPACE = LambdaSpace(gamma=0.1, tau=Linear(0, 3, 0.33))
 
@@ -336,22 +347,134 @@ def _coverage(metric: str, prior: float | None, repeats: int = 150) -> float:
     [("recall", None), ("fpr", None), ("precision", 0.02), ("precision", None), ("alert_rate", None), ("brier", None)],
 )
 def test_intervals_cover_what_they_promise(metric: str, prior: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunelater.tuning.REPORTED_OF_LAMBDA", ("brier",))  # the slow part, not under test here
     assert _coverage(metric, prior) >= 0.90  # 0.95 less three standard errors of 150 repetitions
 
 
-def test_intervals_of_the_lambda_match_resampling_with_scikit_learn() -> None:
-    s = scores(3, n=300)
+@pytest.mark.parametrize(
+    "need",
+    [
+        {"maximize": "precision", "subject_to": "recall>=0.9"},
+        {"minimize": "brier"},
+        {"maximize": "auc", "subject_to": ["alert_rate>=0.1", "alert_rate<=0.2"], "prior": 0.01},
+        {"maximize": "f1", "subject_to": ["recall>=0.9", "precision>=0.9"]},
+        {"maximize": "specificity", "subject_to": "recall<=1"},  # every lambda attains it: the first must win
+    ],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_grid_in_parts_gives_the_point_of_the_whole(need: dict, weighted: bool) -> None:
+    n, lambdas = 2**17, 7  # two lambdas to a MiB
+    s = scores(n=n, lambdas=lambdas, weighted=weighted)
+    sizes = []
+
+    def part(some: Lambdas) -> Scores:
+        rows = [next(i for i in range(lambdas) if s.lam(i) == at(some, j)) for j in range(len(some["tau"]))]
+        sizes.append(len(rows))
+        outside = np.arange(lambdas) % 2 == 1
+        return dataclasses.replace(s, log_odds=s.log_odds[rows], lambdas=some, extrapolated=outside[rows])
+
+    whole = dataclasses.replace(s, extrapolated=np.arange(lambdas) % 2 == 1)
+
+    def outcome(work: Callable[[], OperatingPoint]) -> OperatingPoint | str:
+        try:
+            return work()
+        except Infeasible as error:
+            return str(error)
+
+    in_parts = outcome(lambda: select_from(part, s.lambdas, n, memory_mb=1, **need))
+    assert set(sizes) == {2, 1}
+    rest = {name: value for name, value in need.items() if name != "prior"}
+    assert in_parts == outcome(lambda: OperatingGrid(whole, prior=need.get("prior")).select(**rest))
+
+
+def test_a_need_that_does_not_read_is_told_before_scoring() -> None:
+    def never(_: Lambdas) -> Scores:
+        raise AssertionError("scored")
+
+    with pytest.raises(InputError, match="did you mean 'precision'"):
+        select_from(never, scores().lambdas, 400, maximize="precison")
+
+
+def test_thresholds_that_share_a_probability_are_told_apart() -> None:
+    """Every score is a probability of 1.0 in float64, and the choice between them is still made and kept."""
+    target = np.repeat([1, 0], [10, 90]).astype(np.int8)
+    row = np.where(target == 1, 60, 50).astype(np.float32) + np.linspace(0, 1, 100, dtype=np.float32)
+    s = Scores(row[None], target, {}, 0.1)
     point = OperatingGrid(s).select(maximize="f1")
+    assert point.threshold == 1.0
+    again = OperatingPoint.from_json(point.to_json())
+    for p in (point, again, dataclasses.replace(point, threshold=0.0)):
+        np.testing.assert_array_equal(p.decide(row, s.prior), target == 1)
+    low = OperatingGrid(dataclasses.replace(s, log_odds=s.log_odds - 800)).select(maximize="f1")
+    assert low.threshold < 1e-300
+    np.testing.assert_array_equal(OperatingPoint.from_json(low.to_json()).decide(row - 800, s.prior), target == 1)
+
+
+@pytest.mark.parametrize("prior", [0.001, 0.1, 0.6])
+def test_decisions_are_those_of_the_log_odds_that_are_shown(prior: float) -> None:
+    s = scores(3, n=300)
+    point = OperatingGrid(s, prior=prior).select(maximize="f1")
     i = next(i for i in range(len(s)) if s.lam(i) == point.lam)
-    rng = np.random.default_rng(0)
-    row, values = s.log_odds[i], []
-    for _ in range(1000):
-        index = np.concatenate([rng.choice(np.flatnonzero(s.target == c), (s.target == c).sum()) for c in (0, 1)])
-        values.append(sk.roc_auc_score(s.target[index], row[index]))
-    low, high = np.percentile(values, [2.5, 97.5])
-    assert point.metrics["auc"].low == pytest.approx(low, abs=0.02)
-    assert point.metrics["auc"].high == pytest.approx(high, abs=0.02)
+    shown = point.log_odds(s.log_odds[i], s.prior)
+    np.testing.assert_array_equal(point.decide(s.log_odds[i], s.prior), shown >= point.log_odds_threshold)
+    np.testing.assert_allclose(shown, s.at_prior(prior).log_odds[i], atol=1e-5)
+    assert point.threshold == pytest.approx(1 / (1 + np.exp(-point.log_odds_threshold)))
+
+
+@pytest.mark.parametrize("value", [1.0, 1.5, np.inf])
+def test_upper_bounds_of_priors_and_costs(value: float) -> None:
+    with pytest.raises(InputError, match="a prior lies in"):
+        OperatingGrid(scores(), prior=value)
+    assert problems_of_needs(maximize="f1", prior=value) == [f"a prior lies in (0, 1), got {value}"]
+    if np.isinf(value):
+        with pytest.raises(InputError, match="cost fn must be 0 or more and finite"):
+            Cost(fn=value)
+    else:
+        assert Cost(fn=value).fn == value
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"threshold": 1.1}, "a number in .0, 1., got 1.1"),
+        ({"threshold": -0.1}, "a number in .0, 1., got -0.1"),
+        ({"threshold": True}, "got True"),
+        ({"prior": 1}, "a number in .0, 1., got 1"),
+        ({"prior": 0}, "a number in .0, 1., got 0"),
+        ({"threshold": 0.5001, "log_odds_threshold": 0.0}, "must be one threshold"),
+        ({"threshold": 0.4999, "log_odds_threshold": 0.0}, "must be one threshold"),
+        ({"metrics": {"recall": [0.5, 0.4, 0.6, 0.7]}}, "an object of .value, low, high."),
+    ],
+)
+def test_bounds_of_a_points_numbers(changes: dict, words: str) -> None:
+    point = OperatingGrid(scores(), prior=0.03).select(maximize="f1")
+    with pytest.raises(InputError, match=words):
+        OperatingPoint.from_json(json.dumps(json.loads(point.to_json()) | changes))
+
+
+def test_thresholds_at_the_very_ends_are_points() -> None:
+    point = OperatingGrid(scores(), prior=0.03).select(maximize="f1")
+    for threshold, log_odds in ((1.0, 800.0), (0.0, -800.0)):
+        changed = json.loads(point.to_json()) | {"threshold": threshold, "log_odds_threshold": log_odds}
+        assert OperatingPoint.from_json(json.dumps(changed)).log_odds_threshold == log_odds
+
+
+@pytest.mark.parametrize(
+    ("text", "sound"),
+    [
+        ("recall<=1", True),
+        ("recall<=1.01", False),
+        ("fpr>=-0.01", False),
+        ("mcc>=-1", True),
+        ("mcc>=-1.01", False),
+        ("mcc<=1.01", False),
+    ],
+)
+def test_bounds_of_constraints(text: str, sound: bool) -> None:
+    if sound:
+        assert str(Constraint.parse(text)) == text
+    else:
+        with pytest.raises(InputError, match="so no bound can be"):
+            Constraint.parse(text)
 
 
 def test_interval_does_not_collapse_where_no_error_was_seen() -> None:

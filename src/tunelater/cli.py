@@ -28,6 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+SATURATES = 1e-4
+"""Nearer than this to 0 or 1, a probability does not tell thresholds apart when printed."""
+
 DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="A CSV or Parquet file.", show_default=False)]
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="The run folder that **fit** wrote.", show_default=False)
@@ -405,7 +408,10 @@ def _print_estimates(title: str, point: OperatingPoint, estimates: dict[str, Any
     from rich.table import Table
 
     lam = ", ".join(f"{name} {value:.4g}" for name, value in point.lam.items()) or "none"
-    typer.echo(f"{title}\nlambda: {lam}; threshold: probability >= {point.threshold:.4g} at prior {point.prior:.4g}")
+    threshold = f"probability >= {point.threshold:.4g}"
+    if not SATURATES < point.threshold < 1 - SATURATES:
+        threshold += f" (log-odds >= {point.log_odds_threshold:.4g}, on which rows are decided)"
+    typer.echo(f"{title}\nlambda: {lam}; threshold: {threshold} at prior {point.prior:.4g}")
     table = Table("metric", "value", "95% interval", box=None, pad_edge=False)
     for name, estimate in estimates.items():
         table.add_row(name, f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}")

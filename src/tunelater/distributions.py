@@ -17,6 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from tunelater.problems import InputError, Problems, did_you_mean
 
+LARGEST_GRID = 1_000_000
+"""Lambdas of the largest grid: more than that is a slip, and would take hours and a table that no memory holds."""
+
 Lambda = Mapping[str, float]
 """One value of lambda, by name."""
 Lambdas = Mapping[str, NDArray[np.float64]]
@@ -230,8 +233,8 @@ class LambdaSpace(Mapping[str, Distribution]):
                 values themselves (also outside [a, b], and also for a point mass). A point mass has one value.
 
         Raises:
-            InputError: an unknown name, numbers that are not whole or below one, or values that are no list of finite
-                numbers.
+            InputError: an unknown name, numbers that are not whole or below one, values that are no list of finite
+                numbers, or more than `LARGEST_GRID` lambdas.
         """
         problems = Problems()
         if not isinstance(points, Mapping):
@@ -242,20 +245,26 @@ class LambdaSpace(Mapping[str, Distribution]):
         for name in wanted.keys() - self.keys():
             meant = did_you_mean(str(name), self)
             problems.add(f"the lambda grid names {name!r}, which this space does not have{meant}")
-        axes = []
-        for name, d in self.items():
+        axes: dict[str, int | NDArray[np.float64]] = {}  # numbers of points become points once the grid is known to fit
+        for name in self:
             values = wanted.get(name, 5)
             if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str):
                 found = _problems_of_count(values, name)
                 problems.add(*found)
-                axes.append(np.linspace(d.a, d.b, 1 if found else int(values)) if name in self.free else [d.mean])
+                axes[name] = int(values) if name in self.free and not found else 1
             else:
-                axis = _finite(values)
+                axes[name] = axis = _finite(values)
                 problems.check(axis.size > 0, f"the lambda grid needs finite values for {name}, got {list(values)}")
-                axes.append(axis)
+        problems.add(*_problems_of_size({name: n if isinstance(n, int) else len(n) for name, n in axes.items()}))
         problems.raise_if_any()
-        mesh = np.meshgrid(*axes, indexing="ij") if axes else []
+        mesh = np.meshgrid(*(self._points(name, axis) for name, axis in axes.items()), indexing="ij") if axes else []
         return {name: axis.reshape(-1) for name, axis in zip(self, mesh, strict=True)}
+
+    def _points(self, name: str, axis: int | NDArray[np.float64]) -> NDArray[np.float64]:
+        d = self[name]
+        if not isinstance(axis, int):
+            return axis
+        return np.linspace(d.a, d.b, axis) if name in self.free else np.array([d.mean])
 
     def contains(self, lam: Lambda) -> bool:
         """Whether every value lies in the range that was trained on (to rounding)."""
@@ -284,6 +293,20 @@ def _problems_of_count(points: object, of: str) -> list[str]:
         return []
     needed = f"the lambda grid needs a whole number of points for {of}, one or more, or by name a list of values"
     return [f"{needed}; got {points!r}"]
+
+
+def _problems_of_size(sizes: Mapping[str, int]) -> list[str]:
+    """Why a grid with so many values of each hyperparameter is too large, and how large it may be."""
+    total = math.prod(sizes.values())
+    if total <= LARGEST_GRID:
+        return []
+    several = {name: size for name, size in sizes.items() if size > 1}
+    fits = int(LARGEST_GRID ** (1 / len(several)) + 1e-9)
+    return [
+        f"a lambda grid has at most {LARGEST_GRID:,} lambdas; {' x '.join(map(str, several.values()))} values of "
+        f"{', '.join(several)} make {total:,}, whose table alone takes {8 * total * len(sizes) / 2**30:,.2g} GiB; "
+        f"try {fits:,} values of each or fewer"
+    ]
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:

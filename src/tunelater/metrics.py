@@ -161,6 +161,18 @@ class Ranking:
             negatives=float(negatives[0]) if single else negatives,
         )
 
+    @property
+    def positives_up_to(self) -> NDArray[np.intp]:
+        """(positives,) for each positive in ascending order, how many positives have scores no higher than its own."""
+        return self._pos_up_to
+
+    @property
+    def places_of_negatives(self) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """(negatives,) each: how many positives have lower scores, and how many have scores no higher."""
+        up_to = self._slot.copy()
+        up_to[self._tied] = self._pos_up_to[self._slot[self._tied]]
+        return self._slot, up_to
+
     def full_curve(self, weight: NDArray[np.floating] | None = None) -> Curve:
         """The curve with every distinct score as a threshold, whatever its class, under sample weights (N,)."""
         w = np.ones(len(self._scores)) if weight is None else weight.astype(np.float64)

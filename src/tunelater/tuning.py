@@ -11,15 +11,24 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelater.distributions import keyed_rng
+from tunelater.distributions import Lambdas, keyed_rng
+from tunelater.intervals import (
+    Estimate,
+    effective_size,
+    of_mean,
+    of_proper_scores,
+    of_ranking,
+    problems_of_confidence,
+)
 from tunelater.losses import logit
 from tunelater.metrics import (
     THRESHOLD_METRICS,
@@ -42,22 +51,10 @@ from tunelater.problems import InputError, Problems
 from tunelater.scoring import Scores
 
 FORMAT = "tunelater.operating_point/1"
-REPORTED_OF_LAMBDA = ("auc", "average_precision", "brier", "log_loss")
 
 
 class Infeasible(InputError):
     """No operating point meets the constraints; the message says what is attainable."""
-
-
-class Estimate(NamedTuple):
-    """A metric with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)
@@ -117,9 +114,10 @@ class OperatingPoint:
     lam: Mapping[str, float]
     """The loss hyperparameters that the model is conditioned on."""
     threshold: float
-    """Alert where the probability of being positive is at least this, in [0, 1], at `prior`."""
+    """Alert where the probability of being positive is at least this, in [0, 1], at `prior`: `log_odds_threshold` for
+    people to read. Near 0 and 1 it is rounded, and different thresholds may share it, so nothing is decided on it."""
     log_odds_threshold: float
-    """The same threshold as log-odds at `prior`; decisions are taken on it, since probabilities saturate."""
+    """The threshold as log-odds at `prior`. Every decision is taken on it."""
     prior: float
     """The share of positives where the point is used: what probabilities and metrics are for."""
     metrics: Mapping[str, Estimate] = field(default_factory=dict)
@@ -136,9 +134,13 @@ class OperatingPoint:
     extrapolated: bool = False
     """Whether its lambda lies outside of the range that the model was trained on."""
 
+    def log_odds(self, log_odds: NDArray[np.floating], prior: float) -> Floats:
+        """(N,) log-odds at the point's prior, float64, from those at `lam` for a share `prior` of positives."""
+        return log_odds.astype(np.float64) + (logit(self.prior) - logit(prior))
+
     def decide(self, log_odds: NDArray[np.floating], prior: float) -> NDArray[np.bool_]:
         """Which samples to alert on, from their log-odds at `lam` for a share `prior` of positives."""
-        return log_odds.astype(np.float64) + (logit(self.prior) - logit(prior)) >= self.log_odds_threshold
+        return self.log_odds(log_odds, prior) >= self.log_odds_threshold
 
     def to_json(self) -> str:
         """The point as JSON, readable by `from_json` and by other programs."""
@@ -259,10 +261,7 @@ class OperatingGrid:
             "validation data, or say allow_test=True",
         )
         problems.check(self.prior is None or 0 < self.prior < 1, f"a prior lies in (0, 1), got {self.prior}")
-        target, weight = self.scores.target, self.scores.weight
-        for c in (0, 1):
-            mass = (target == c).sum() if weight is None else weight[target == c].sum()
-            problems.check(mass > 0, f"choosing needs samples of both classes, got none of class {c} (or no weight)")
+        problems.add(*_problems_of_classes(self.scores, "choosing"))
         problems.raise_if_any()
 
     def select(
@@ -285,22 +284,28 @@ class OperatingGrid:
         Args:
             cost: what outcomes cost, for instance `{"fn": 50, "fp": 1}`: the lowest expected cost is best.
             subject_to: constraints such as `"recall>=0.9"`, all of which must hold on the samples.
-            confidence: of the intervals.
-            seed: of the intervals' draws.
+            confidence: of the intervals, in (0, 1).
+            seed: of the intervals' draws, a whole number from 0 up.
 
         Raises:
-            InputError: no objective or several, unknown metrics, constraints that do not read.
+            InputError: no objective or several, unknown metrics, constraints that do not read, a confidence or seed out
+                of range.
             Infeasible: no operating point meets the constraints; says what is attainable.
         """
-        objective, constraints = _needs(maximize, minimize, cost, subject_to)
-        curve_at = self._curves(every_score=not all(c.is_demanding for c in constraints))
+        need = _Need.of(maximize, minimize, cost, subject_to, _problems_of_draws(confidence, seed))
+        return _chosen(lambda: [self], need, confidence, seed)
+
+    def _best(self, need: _Need) -> _Candidate | None:
+        """The best lambda and threshold for a need, None where no threshold of any lambda is allowed."""
+        objective, constraints = need.objective, need.constraints
+        curve_at = self._curves(need)
         whole = self._whole(objective) if isinstance(objective, Metric) else None
-        shift = logit(self._prior) - logit(self.scores.prior)
+        half = logit(self.scores.prior) - logit(self._deployment_prior)
         candidates = per_lambda(
             lambda i: (
                 _best_of(curve_at(i), objective, constraints, i)
                 if isinstance(objective, ThresholdMetric)
-                else self._nearest_to_half(curve_at(i), constraints, -shift, i)
+                else self._nearest_to_half(curve_at(i), constraints, half, i)
             ),
             len(self.scores),
         )
@@ -308,41 +313,38 @@ class OperatingGrid:
             merits = whole if objective.higher_is_better else -whole
             candidates = [c and c._replace(merit=float(merits[c.at])) for c in candidates]
             candidates = [None if c is None or math.isnan(c.merit) else c for c in candidates]
-        found = [c for c in candidates if c is not None]
-        if not found:
-            raise Infeasible(_attainable(curve_at, len(self.scores), constraints))
-        best = max(found, key=lambda c: (c.merit, c.recall, -c.at))
-        needs: dict[str, Any] = {"maximize": maximize, "minimize": minimize}
-        needs["cost"] = dataclasses.asdict(Cost.parse(cost)) if cost is not None else None
-        needs["subject_to"] = [str(c) for c in constraints]
-        needs["prior"] = self.prior
-        s = self.scores
+        return max((c for c in candidates if c is not None), key=lambda c: (c.merit, c.recall, -c.at), default=None)
+
+    def _point(self, best: _Candidate, need: _Need) -> OperatingPoint:
+        """The operating point of a candidate, without what it achieves yet."""
+        s, shift = self.scores, logit(self._deployment_prior) - logit(self.scores.prior)
         log_odds = 0.0 if best.lowest is None else _between(best.lowest, s.log_odds[best.at]) + shift
-        point = OperatingPoint(
+        return OperatingPoint(
             lam=s.lam(best.at),
             threshold=_sigmoid(log_odds),
             log_odds_threshold=log_odds,
-            prior=self._prior,
-            needs={name: need for name, need in needs.items() if need},
+            prior=self._deployment_prior,
+            needs=need.in_words | ({} if self.prior is None else {"prior": self.prior}),
             split=s.split,
             n=len(s.target),
             n_positive=int((s.target == 1).sum()),
             model=s.model,
             extrapolated=bool(s.extrapolated[best.at]) if s.extrapolated is not None else False,
         )
-        metrics = _estimates(point, s, best.at, self.prior, confidence, seed)
-        return dataclasses.replace(point, metrics=metrics)
 
     @property
-    def _prior(self) -> float:
+    def _deployment_prior(self) -> float:
+        """The share of positives that points are for: as stated, or the samples' own."""
         if self.prior is not None:
             return self.prior
         weight = np.ones(len(self.scores.target)) if self.scores.weight is None else self.scores.weight
         return float(weight[self.scores.target == 1].sum() / weight.sum())
 
-    def _curves(self, every_score: bool) -> Callable[[int], Curve]:
-        """The curve of a lambda, its counts as shares at the deployment prior where one is stated."""
+    def _curves(self, need: _Need) -> Callable[[int], Curve]:
+        """The curve of a lambda, with the thresholds that the need lets matter, its counts as shares at the deployment
+        prior where one is stated."""
         s, labels = self.scores, Labels.of(self.scores.target)
+        every_score = not all(c.is_demanding for c in need.constraints)
 
         def curve(i: int) -> Curve:
             ranking = Ranking(s.log_odds[i], labels)
@@ -373,7 +375,7 @@ class OperatingGrid:
 
     def _whole(self, objective: Metric) -> Floats:
         s = self.scores
-        shift = np.float32(logit(self._prior) - logit(s.prior))
+        shift = np.float32(logit(self._deployment_prior) - logit(s.prior))
         weight = s.weight if self.prior is None else prior_weight(s.target, s.weight, self.prior)
         return np.array(
             per_lambda(lambda i: evaluate_one(s.log_odds[i] + shift, s.target, weight, [objective])[0], len(s))
@@ -387,16 +389,15 @@ def assess(point: OperatingPoint, scores: Scores, *, confidence: float = 0.95, s
 
     Args:
         scores: of one lambda, the point's (or a grid that contains it).
+        confidence: of the intervals, in (0, 1).
+        seed: of the intervals' draws, a whole number from 0 up.
 
     Raises:
-        InputError: scores of another model, or of other lambdas.
+        InputError: scores of another model, of other lambdas or of one class; a confidence or seed out of range.
     """
     problems = Problems()
     index = _index(point, scores, problems)
-    for c in (0, 1):
-        problems.check(
-            bool((scores.target == c).any()), f"assessing needs samples of both classes, got none of class {c}"
-        )
+    problems.add(*_problems_of_classes(scores, "assessing"), *_problems_of_draws(confidence, seed))
     problems.raise_if_any()
     return _estimates(point, scores, index, point.needs.get("prior"), confidence, seed)
 
@@ -413,15 +414,19 @@ def compare(
     """How much more of a metric operating point `a` achieves than `b` on the same labelled samples.
 
     The comparison is paired: what the two points have in common cancels. Threshold metrics come from draws of the joint
-    cells of their decisions, the others from a bootstrap of the samples within each class. Differences are of the
-    metric as it is: negative is better for a cost or a Brier score.
+    cells of their decisions, the others are means of differences with their t intervals. Differences are of the metric
+    as it is: negative is better for a cost or a Brier score.
 
     Args:
         a, b: points with scores that contain their lambda, of the same samples in the same order, at one prior.
         name: a threshold metric, `cost` where both points were chosen for the same costs, `brier` or `log_loss`.
+        confidence: of the interval, in (0, 1).
+        seed: of the interval's draws, a whole number from 0 up.
+        n: how many draws.
 
     Raises:
-        InputError: other samples, different priors or costs, or a metric that this is not made for.
+        InputError: other samples, different priors or costs, one class only, a metric that this is not made for, or a
+            confidence, seed or number of draws out of range.
     """
     problems = Problems()
     for mine, theirs, what in ((a[1].target, b[1].target, "samples"), (a[1].weight, b[1].weight, "weights")):
@@ -432,24 +437,26 @@ def compare(
     if name == "cost":
         problems.check("cost" in a[0].needs, "comparing costs needs points that were chosen for costs")
     rows = [_index(point, scores, problems) for point, scores in (a, b)]
+    problems.add(*_problems_of_classes(a[1], "comparing"), *_problems_of_draws(confidence, seed))
+    problems.check(isinstance(n, Integral) and n >= 1, f"an interval needs one or more draws n, got {n!r}")
+    if name not in ("brier", "log_loss", "cost"):
+        try:
+            threshold_metric(name)
+        except InputError as error:
+            problems.add(*error.problems)
     problems.raise_if_any()
-    labels, weight, prior = Labels.of(a[1].target), a[1].weight, a[0].needs.get("prior")
-    base = np.ones(len(labels.sign)) if weight is None else weight
+    weight, prior = a[1].weight, a[0].needs.get("prior")
     if name in ("brier", "log_loss"):
         losses = [_losses(point, scores, row, name) for (point, scores), row in zip((a, b), rows, strict=True)]
-        shifted = base if prior is None else prior_weight(a[1].target, base, prior)
-        gap = losses[0] - losses[1]
-        observed = float(shifted @ gap / shifted.sum())
-        draws = _under_resampling(lambda w: w @ gap / w.sum(-1), labels, weight, prior, n, seed)
-    else:
-        of_threshold = Cost.parse(a[0].needs["cost"]).metric() if name == "cost" else threshold_metric(name)
-        alerts = [p.decide(s.log_odds[row], s.prior) for (p, s), row in zip((a, b), rows, strict=True)]
-        first, second = (of_threshold.values(_confusion(base, a[1].target, alert, prior)) for alert in alerts)
-        observed = float(first[0] - second[0])
-        first, second = map(of_threshold.values, _drawn_pair(base, a[1].target, alerts, prior, seed, n))
-        draws = first - second
+        return of_mean(losses[0] - losses[1], a[1].target, weight, prior=prior, confidence=confidence)
+    of_threshold = Cost.parse(a[0].needs["cost"]).metric() if name == "cost" else threshold_metric(name)
+    alerts = [p.decide(s.log_odds[row], s.prior) for (p, s), row in zip((a, b), rows, strict=True)]
+    base = np.ones(len(a[1].target)) if weight is None else weight
+    first, second = (of_threshold.values(_confusion(base, a[1].target, alert, prior)) for alert in alerts)
+    observed = float(first[0] - second[0])
+    first, second = map(of_threshold.values, _drawn_pair(base, a[1].target, alerts, prior, seed, n))
     tail = (1 - confidence) / 2 * 100
-    low, high = np.percentile(draws, [tail, 100 - tail])
+    low, high = np.percentile(first - second, [tail, 100 - tail])
     return Estimate(observed, min(float(low), observed), max(float(high), observed))
 
 
@@ -462,9 +469,26 @@ def _index(point: OperatingPoint, scores: Scores, problems: Problems) -> int:
     return index or 0
 
 
+def _problems_of_classes(scores: Scores, job: str) -> list[str]:
+    weight = np.ones(len(scores.target)) if scores.weight is None else scores.weight
+    return [
+        f"{job} needs samples of both classes, got none of class {c} (or no weight)"
+        for c in (0, 1)
+        if not weight[scores.target == c].sum() > 0
+    ]
+
+
+def _problems_of_draws(confidence: float, seed: int) -> list[str]:
+    """What keeps intervals from being drawn."""
+    problems = problems_of_confidence(confidence)
+    if not (isinstance(seed, Integral) and not isinstance(seed, bool) and 0 <= seed < 2**64):
+        problems.append(f"a seed is a whole number from 0 up (under 2^64), got {seed!r}")
+    return problems
+
+
 def _losses(point: OperatingPoint, scores: Scores, row: int, name: str) -> Floats:
     """(N,) what each sample adds to the Brier score or log-loss, at the point's prior."""
-    log_odds = scores.log_odds[row] + (logit(point.prior) - logit(scores.prior))
+    log_odds = point.log_odds(scores.log_odds[row], scores.prior)
     return sample_scores(log_odds, Labels.of(scores.target).sign)[metric(name).proper].numpy()
 
 
@@ -482,8 +506,7 @@ def _drawn_pair(
         w, (first, second) = weight[target == c], (alert[target == c] for alert in alerts)
         cells = np.array([w[first & second].sum(), w[first & ~second].sum(), w[~first & second].sum(), 0.0])
         cells[3] = w.sum() - cells.sum()
-        effective = float(w.sum() ** 2 / (w**2).sum())
-        drawn = rng.dirichlet(np.maximum(cells, 0) / w.sum() * effective + 0.5, n)
+        drawn = rng.dirichlet(np.maximum(cells, 0) / w.sum() * effective_size(w) + 0.5, n)
         rates.append((drawn[:, 0] + drawn[:, 1], drawn[:, 0] + drawn[:, 2]))
     share = _drawn_share(rng, weight, target == 1, n) if prior is None else np.full(n, prior)
     curves = []
@@ -508,37 +531,107 @@ class _Candidate(NamedTuple):
     recall: float
 
 
-def _needs(
-    maximize: str | None,
-    minimize: str | None,
-    cost: Cost | Mapping[str, float] | None,
-    subject_to: str | Sequence[str],
-) -> tuple[ThresholdMetric | Metric, list[Constraint]]:
-    """The objective and the constraints; everything wrong with them at once."""
-    problems = Problems()
-    given = [
-        name for name, need in (("maximize", maximize), ("minimize", minimize), ("cost", cost)) if need is not None
-    ]
-    problems.check(len(given) == 1, f"say one of maximize, minimize and cost, got {' and '.join(given) or 'none'}")
-    objective: ThresholdMetric | Metric | None = None
-    constraints = []
-    try:
-        if cost is not None:
-            objective = Cost.parse(cost).metric()
-        elif maximize is not None or minimize is not None:
-            objective = _objective(maximize or minimize or "")
-            wanted = "maximize" if objective.higher_is_better else "minimize"
-            problems.check(wanted in given, f"{objective.name} is something to {wanted}")
-    except InputError as error:
-        problems.add(*error.problems)
-    for text in [subject_to] if isinstance(subject_to, str) else subject_to:
+@dataclass(frozen=True)
+class _Need:
+    """What a point is chosen for."""
+
+    objective: ThresholdMetric | Metric
+    constraints: Sequence[Constraint]
+    in_words: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        maximize: str | None,
+        minimize: str | None,
+        cost: Cost | Mapping[str, float] | None,
+        subject_to: str | Sequence[str],
+        found: Iterable[str] = (),
+    ) -> _Need:
+        """From the arguments of `select`; everything wrong with them, and what was found already, at once."""
+        problems = Problems()
+        told: dict[str, Any] = {"maximize": maximize, "minimize": minimize, "cost": cost}
+        given = [name for name, value in told.items() if value is not None]
+        problems.check(len(given) == 1, f"say one of maximize, minimize and cost, got {' and '.join(given) or 'none'}")
+        objective: ThresholdMetric | Metric | None = None
+        constraints = []
         try:
-            constraints.append(Constraint.parse(text))
+            if cost is not None:
+                told["cost"] = dataclasses.asdict(Cost.parse(cost))
+                objective = Cost.parse(cost).metric()
+            elif maximize is not None or minimize is not None:
+                objective = _objective(maximize or minimize or "")
+                wanted = "maximize" if objective.higher_is_better else "minimize"
+                problems.check(wanted in given, f"{objective.name} is something to {wanted}")
         except InputError as error:
             problems.add(*error.problems)
-    problems.raise_if_any()
-    assert objective is not None
-    return objective, constraints
+        for text in [subject_to] if isinstance(subject_to, str) else subject_to:
+            try:
+                constraints.append(Constraint.parse(text))
+            except InputError as error:
+                problems.add(*error.problems)
+        problems.add(*found)
+        problems.raise_if_any()
+        assert objective is not None
+        told["subject_to"] = [str(c) for c in constraints]
+        return cls(objective, constraints, {name: value for name, value in told.items() if value})
+
+
+def select_from(
+    score: Callable[[Lambdas], Scores],
+    lambdas: Lambdas,
+    n: int,
+    *,
+    prior: float | None = None,
+    allow_test: bool = False,
+    maximize: str | None = None,
+    minimize: str | None = None,
+    cost: Cost | Mapping[str, float] | None = None,
+    subject_to: str | Sequence[str] = (),
+    memory_mb: int = 1024,
+) -> OperatingPoint:
+    """As `OperatingGrid.select`, over grids of any size: lambdas are scored and searched in parts of bounded memory.
+
+    Args:
+        score: scores of the same samples at the lambdas that it is given.
+        lambdas: (L,) arrays by name.
+        n: the number of samples.
+        memory_mb: bound on the scores held at a time, MiB; one lambda at the least.
+
+    Raises:
+        InputError, Infeasible: as `OperatingGrid` and its `select`.
+    """
+    need = _Need.of(maximize, minimize, cost, subject_to)
+    size = max((len(values) for values in lambdas.values()), default=1)
+    at_once = max(1, memory_mb * 2**20 // (4 * max(n, 1)))
+
+    def parts() -> Iterable[OperatingGrid]:
+        for start in range(0, size, at_once):
+            part = {name: values[start : start + at_once] for name, values in lambdas.items()}
+            yield OperatingGrid(score(part), prior, allow_test)
+
+    return _chosen(parts, need, confidence=0.95, seed=0)
+
+
+def _chosen(parts: Callable[[], Iterable[OperatingGrid]], need: _Need, confidence: float, seed: int) -> OperatingPoint:
+    """The best operating point of the same samples' grids, with what it achieves."""
+    best: tuple[float, float] | None = None
+    chosen: tuple[OperatingPoint, Scores, float | None] | None = None
+    for grid in parts():
+        candidate = grid._best(need)
+        if candidate is not None and (best is None or (candidate.merit, candidate.recall) > best):
+            best = candidate.merit, candidate.recall
+            row = dataclasses.replace(
+                grid.scores,
+                log_odds=grid.scores.log_odds[[candidate.at]],  # a copy, so that the others can go
+                lambdas={name: values[[candidate.at]] for name, values in grid.scores.lambdas.items()},
+                extrapolated=None,
+            )
+            chosen = grid._point(candidate, need), row, grid.prior
+    if chosen is None:
+        raise Infeasible(_attainable(parts(), need))
+    point, scores, prior = chosen
+    return dataclasses.replace(point, metrics=_estimates(point, scores, 0, prior, confidence, seed))
 
 
 def problems_of_needs(
@@ -553,7 +646,7 @@ def problems_of_needs(
     problems = Problems()
     problems.check(prior is None or 0 < prior < 1, f"a prior lies in (0, 1), got {prior}")
     try:
-        _needs(maximize, minimize, cost, subject_to)
+        _Need.of(maximize, minimize, cost, subject_to)
     except InputError as error:
         problems.add(*error.problems)
     return list(problems)
@@ -607,11 +700,11 @@ def _between(lowest: float, log_odds: NDArray[np.floating]) -> float:
     return lowest / 2 + float(spared.max()) / 2 if len(spared) else -BEYOND
 
 
-def _attainable(curve_at: Callable[[int], Curve], n: int, constraints: Sequence[Constraint]) -> list[str]:
+def _attainable(parts: Iterable[OperatingGrid], need: _Need) -> list[str]:
     """For each constraint, the furthest that its metric goes: alone, and with the others met."""
+    constraints = need.constraints
 
-    def reach(i: int) -> list[tuple[float, float]]:
-        c = curve_at(i)
+    def reach(c: Curve) -> list[tuple[float, float]]:
         rows = []
         for constraint in constraints:
             values = constraint.metric.values(c)
@@ -619,7 +712,11 @@ def _attainable(curve_at: Callable[[int], Curve], n: int, constraints: Sequence[
             rows.append((constraint.best(values), constraint.best(values[others]) if others.any() else math.nan))
         return rows
 
-    reached = np.array(per_lambda(reach, n))
+    def reaches(grid: OperatingGrid) -> list[list[tuple[float, float]]]:
+        curve_at = grid._curves(need)
+        return per_lambda(lambda i: reach(curve_at(i)), len(grid.scores))
+
+    reached = np.array([row for grid in parts for row in reaches(grid)])
     lines = [f"no lambda and threshold meets {' and '.join(map(str, constraints))} on these samples"]
     for j, constraint in enumerate(constraints):
         alone, together = (constraint.best(column[~np.isnan(column)]) if (~np.isnan(column)).any() else None
@@ -647,11 +744,11 @@ def _estimates(
     Metrics of the threshold come from draws of the two error rates from their posteriors under Jeffreys' prior, recall
     ~ Beta(tp + 1/2, fn + 1/2) and likewise for the negatives (counts scaled to the effective number of samples where
     there are weights): unlike resampling, these do not collapse to a point where no error was seen. Metrics of the
-    lambda come from a bootstrap of the samples within each class. Where no prior is stated, the share of positives is
-    uncertain too and is drawn likewise; at a stated prior it is fixed.
+    lambda have the intervals of `tunelater.intervals`. Where no prior is stated, the share of positives is uncertain
+    too; at a stated prior it is fixed.
     """
     target = scores.target
-    log_odds = scores.log_odds[index] + (logit(point.prior) - logit(scores.prior))
+    log_odds = point.log_odds(scores.log_odds[index], scores.prior)
     weight = np.ones(len(target)) if scores.weight is None else scores.weight
     alerts = point.decide(scores.log_odds[index], scores.prior)
     tail = (1 - confidence) / 2 * 100
@@ -667,14 +764,8 @@ def _estimates(
         value = float(m.values(observed)[0])
         out[name] = Estimate(value, min(float(low), value), max(float(high), value))
 
-    wanted = [metric(name) for name in REPORTED_OF_LAMBDA]
-    shifted = weight if prior is None else prior_weight(target, weight, prior)
-    values = evaluate_one(log_odds, target, shifted, wanted)
-    replicates = bootstrap(log_odds, target, weight, prior, wanted, seed=seed)
-    for of_lambda, value, column in zip(wanted, values, replicates.T, strict=True):
-        low, high = np.percentile(column, [tail, 100 - tail])
-        out[of_lambda.name] = Estimate(value, float(low), float(high))
-    return out
+    ranked = of_ranking(scores.log_odds[index], target, weight, prior=prior, confidence=confidence)
+    return out | ranked | of_proper_scores(log_odds, target, weight, prior=prior, confidence=confidence)
 
 
 def _confusion(weight: Floats, target: NDArray, alerts: NDArray[np.bool_], prior: float | None) -> Curve:
@@ -703,62 +794,6 @@ def _drawn_confusion(
 def _drawn_share(rng: np.random.Generator, weight: Floats, yes: NDArray[np.bool_], n: int) -> Floats:
     """(n,) draws of the weighted share of `yes` from its posterior under Jeffreys' prior, with Kish's effective
     size."""
-    effective = float(weight.sum() ** 2 / (weight**2).sum())
+    effective = effective_size(weight)
     share = float(weight[yes].sum() / weight.sum())
     return rng.beta(share * effective + 0.5, (1 - share) * effective + 0.5, n)
-
-
-def bootstrap(
-    scores: NDArray[np.floating],
-    target: NDArray,
-    weight: Floats | None,
-    prior: float | None,
-    wanted: Sequence[Metric],
-    *,
-    n: int = 1000,
-    seed: int = 0,
-) -> Floats:
-    """(n, metrics) values of whole-lambda metrics under resampling of the samples within each class.
-
-    Replicates are weights, not copies: the scores are ranked once, and some hundred replicates go through at a time.
-    """
-    labels = Labels.of(target)
-    ranking, losses = Ranking(scores, labels), sample_scores(scores, labels.sign)
-
-    def values(w: Floats) -> Floats:
-        curve, total = ranking.curve(w), w.sum(axis=-1, keepdims=True)
-        columns = [m.of_curve(curve) if m.of_curve else w @ losses[m.proper].numpy()[:, None] / total for m in wanted]
-        return np.concatenate(columns, axis=-1)
-
-    return _under_resampling(values, labels, weight, prior, n, seed)
-
-
-def _under_resampling(
-    values: Callable[[Floats], Floats], labels: Labels, weight: Floats | None, prior: float | None, n: int, seed: int
-) -> Floats:
-    """`values` of (replicates, N) weights, for n bootstrap replicates in pieces of bounded memory.
-
-    Samples are drawn within each class; the share of positives is the prior, or drawn where none is stated.
-    """
-    size = len(labels.sign)
-    base = np.ones(size) if weight is None else weight
-    at_once = max(1, min(n, 2_000_000 // size))
-
-    def piece(chunk: int) -> Floats:
-        rng = keyed_rng(seed, "bootstrap", chunk + 1)
-        rows = min(at_once, n - chunk * at_once)
-        positives = _drawn_share(rng, base, labels.sign < 0, rows) if prior is None else np.full(rows, prior)
-        w = np.empty((rows, size))
-        for members, share in ((labels.positive, positives), (labels.negative, 1 - positives)):
-            w[:, members] = _resampled(rng, base[members], share)
-        return values(w)
-
-    return np.concatenate(per_lambda(piece, math.ceil(n / at_once)))
-
-
-def _resampled(rng: np.random.Generator, weight: Floats, share: Floats) -> Floats:
-    """(replicates, N) weights of samples drawn with replacement, each row scaled to sum to its share."""
-    n, rows = len(weight), len(share)
-    drawn = rng.integers(0, n, (rows, n)) + n * np.arange(rows)[:, None]
-    w = np.bincount(drawn.reshape(-1), minlength=rows * n).reshape(rows, n) * weight
-    return w * (share[:, None] / np.maximum(w.sum(axis=-1, keepdims=True), 1e-300))

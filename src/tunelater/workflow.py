@@ -40,7 +40,7 @@ from tunelater.runs import FORMAT as RUN_FORMAT
 from tunelater.runs import Run, another_lives, building, output_problems, publish
 from tunelater.scoring import Scores, check_lambdas
 from tunelater.training import train
-from tunelater.tuning import FORMAT, Cost, Estimate, OperatingGrid, OperatingPoint, assess, problems_of_needs
+from tunelater.tuning import FORMAT, Cost, Estimate, OperatingPoint, assess, problems_of_needs, select_from
 
 SMALLEST_SPLIT_OF_POSITIVES = 5
 """Positives under which a split says next to nothing; fitting warns."""
@@ -154,6 +154,7 @@ def tune(
         maximize, minimize, cost, subject_to: the need; see `OperatingGrid.select`.
         prior: the share of positives where the model will be used; by default the rows' own.
         grid: how many values of each hyperparameter to try, or which; see `LambdaSpace.grid`.
+            A grid whose scores would not fit in memory is searched in parts.
         out: where to write the operating point as JSON.
         allow_test: choose on the test rows of the table that the run was fitted on.
         problems: what the caller found wrong already, to be told with the rest.
@@ -176,9 +177,16 @@ def tune(
             samples, split = _labelled(loaded, data, own, apart)
     found.raise_if_any()
     assert loaded is not None
-    scores = loaded.score(samples, lambdas, split=split)
-    point = OperatingGrid(scores, prior=prior, allow_test=allow_test).select(
-        maximize=maximize, minimize=minimize, cost=cost, subject_to=subject_to
+    point = select_from(
+        lambda part: loaded.score(samples, part, split=split),
+        lambdas,
+        len(samples),
+        prior=prior,
+        allow_test=allow_test,
+        maximize=maximize,
+        minimize=minimize,
+        cost=cost,
+        subject_to=subject_to,
     )
     if out is not None:
         with _replacing(Path(out)) as partial:
@@ -489,7 +497,7 @@ RESULT_SUFFIXES = (".csv", ".parquet", ".pq")
 def _predict_piece(run: Run, at: OperatingPoint, samples: Split) -> pa.Table:
     lambdas = {name: np.array([value]) for name, value in at.lam.items()}
     scores: Scores = run.score(samples, lambdas, split="new")
-    log_odds = scores.at_prior(at.prior).log_odds[0].astype(np.float64)
+    log_odds = at.log_odds(scores.log_odds[0], scores.prior)
     alerts = at.decide(scores.log_odds[0], scores.prior)
     columns = [
         np.exp(-np.logaddexp(0.0, -log_odds)),
