@@ -21,7 +21,7 @@ LAYERS = [
     ["data.reading", "data.images"],
     ["data.tables"],
     ["data.preprocessing", "data.forms"],
-    ["data.table_form"],
+    ["data.table_form", "data.image_form"],
     ["recipes", "scoring"],
     ["tuning"],
     ["runs"],

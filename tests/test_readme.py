@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from test_image_workflow import parts
 from tunelater.cli import app
 from tunelater.problems import DoubtfulInputWarning
 
@@ -30,13 +31,25 @@ def where_the_demo_ran(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_command_line_example(where_the_demo_ran: Path) -> None:
-    (commands,) = [b for b in blocks("console") if "tunelater fit" in b]
+    run_commands("tunelater fit tunelater-demo")
+    assert len(pd.read_csv("alerts.csv")) == 3163
+
+
+def test_image_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    parts(tmp_path / "parts")
+    run_commands("tunelater fit parts")
+    assert len(pd.read_csv("cracks.csv")) == 90
+
+
+def run_commands(start: str) -> None:
+    (commands,) = [block for block in blocks("console") if block.startswith(start)]
     for line in commands.splitlines():
         program, *arguments = shlex.split(line, comments=True)
         assert program == "tunelater"
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, result.stderr
-    assert len(pd.read_csv("alerts.csv")) == 3163
 
 
 def test_python_examples(where_the_demo_ran: Path) -> None:

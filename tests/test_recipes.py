@@ -55,7 +55,8 @@ def test_a_shortened_training_keeps_its_course() -> None:
             c.schedule.multiplier(s, 100, c.epochs * 100) for c, s in zip((whole, short), steps, strict=True)
         ]
         assert multipliers[0] == pytest.approx(multipliers[1], abs=0.02)  # a step of warm-up
-    assert shortened(whole, 3).schedule.milestones == (2, 3)
+    assert shortened(whole, 3).schedule.milestones == (2,)
+    assert (shortened(whole, 1).schedule.name, shortened(whole, 1).schedule.milestones) == ("constant", ())
     assert "epochs" in problems_of(lambda: shortened(whole, 0))[0]
 
 

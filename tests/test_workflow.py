@@ -598,7 +598,7 @@ def test_doubtful_and_wrong_arguments_of_fit(frame: pd.DataFrame) -> None:
 def test_rows_alike_by_chance_are_not_left_out(frame: pd.DataFrame) -> None:
     few = frame[["sex", "on_thyroxine", "goitre", TARGET]]
     run = quiet_fit(few, target=TARGET, positive=POSITIVE, config=dataclasses.replace(QUICK, epochs=1))
-    with pytest.warns(DoubtfulInputWarning, match="they count, because many rows"):
+    with pytest.warns(DoubtfulInputWarning, match="they count, because many of those rows"):
         assert tune(run, few[::-1], maximize="f1").n == len(few)
 
 

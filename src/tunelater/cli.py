@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -16,6 +17,7 @@ from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 
 if TYPE_CHECKING:
     from tunelater.config import Config
+    from tunelater.data.image_form import ImageSource
     from tunelater.tuning import OperatingPoint
 
 app = typer.Typer(
@@ -31,23 +33,53 @@ app = typer.Typer(
 SATURATES = 1e-4
 """Nearer than this to 0 or 1, a probability does not tell thresholds apart when printed."""
 
-DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="A CSV or Parquet file.", show_default=False)]
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DATA", help="A CSV or Parquet file, or a folder of images.", show_default=False)
+]
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="The run folder that **fit** wrote.", show_default=False)
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is already at --out.")]
 At = Annotated[Path, typer.Option("--at", help="The operating point that **tune** wrote.", show_default=False)]
 
+IMAGES, DATASETS = "Images", "The paper's datasets and methods"
+Paths = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="DATA is a CSV file that lists images: the column of their files.",
+        show_default=False,
+        rich_help_panel=IMAGES,
+    ),
+]
+ImageFolder = Annotated[
+    Path | None,
+    typer.Option("--images", help="Where those files are. [the CSV's folder]", rich_help_panel=IMAGES),
+]
+OnBad = Annotated[
+    str, typer.Option(metavar="raise|skip", help="What to do about unreadable images.", rich_help_panel=IMAGES)
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="Where decoded images are kept. [the user's cache folder]", rich_help_panel=IMAGES),
+]
+
 
 @app.command(
-    epilog="Example: tunelater fit cases.csv --target diagnosis --positive malignant --out run",
-    short_help="Train one model on a table.",
+    epilog="Example: tunelater fit cases.csv --target diagnosis --positive malignant --out run. With images: "
+    "tunelater fit parts/ --positive cracked --backbone convnext_tiny --out run",
+    short_help="Train one model on a table or on images.",
 )
 def fit(
     data: DataArgument,
-    target: Annotated[str, typer.Option(help="The column to predict; it must have two values.", show_default=False)],
-    positive: Annotated[str, typer.Option(help="The value that marks the rare event.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The run folder to write.", show_default=False)],
+    target: Annotated[
+        str | None, typer.Option(help="The column to predict; it must have two values.", show_default=False)
+    ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(help="The value, or folder of images, that marks the rare event.", show_default=False),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings in TOML, such as another run's config.toml.", show_default=False)
     ] = None,
@@ -76,20 +108,117 @@ def fit(
         bool, typer.Option("--no-header", help="The CSV has no line of names: columns are column_1, column_2, ...")
     ] = False,
     force: Force = False,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="The network: resnet32 (small images, from scratch) or a name of timm's. [convnext_tiny]",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from these weights (.safetensors, or a state dict). [ImageNet's, downloaded]",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
+    scratch: Annotated[
+        bool, typer.Option("--scratch", help="Start from random weights.", rich_help_panel=IMAGES)
+    ] = False,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Train on images of so many pixels. [224; resnet32: 32]", rich_help_panel=IMAGES),
+    ] = None,
+    paths: Paths = None,
+    images: ImageFolder = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="In that CSV file, what no split tears apart: a patient, a lesion.",
+            show_default=False,
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        bool,
+        typer.Option("--unlabelled", help="Images that the CSV file does not list are fine.", rich_help_panel=IMAGES),
+    ] = False,
+    on_bad: OnBad = "raise",
+    cache: Cache = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="DATA is the folder of cifar10-automobile-deer, cifar10-automobile-truck, cifar10-animal-vehicle, "
+            "cifar100-household, melanoma, aptos or dogs-vs-cats, as their owners ship it.",
+            show_default=False,
+            rich_help_panel=DATASETS,
+        ),
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch CIFAR into that folder first.", rich_help_panel=DATASETS)
+    ] = False,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Of Table 1: focal, focal+lct, vs, vs+lct, vs+sam or vs+sam+lct. [vs+lct]", rich_help_panel=DATASETS
+        ),
+    ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="paper|released",
+            help="Settings of a dataset: the paper's text, or its released code.",
+            rich_help_panel=DATASETS,
+        ),
+    ] = "paper",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            metavar="held-out|paper",
+            help="Choose on images held back from training, or, as the paper did, on the test images.",
+            rich_help_panel=DATASETS,
+        ),
+    ] = "held-out",
 ) -> None:
-    """Train one model over a distribution of loss hyperparameters, on a table.
+    """Train one model over a distribution of loss hyperparameters, on a table or on images.
 
-    DATA has a row for each case: numbers, true/false, categories, dates and missing values, and one target column. A
-    part of the rows is held back to choose on (**tune**) and to report on (**evaluate**); both find it by themselves
-    when given the same file.
+    DATA is a table with a row for each case: numbers, true/false, categories, dates and missing values, and one target
+    column. Or it is a folder of images, with one folder for each of two classes in it; or a CSV file that lists images
+    (--paths, --target). A part is held back to choose on (**tune**) and to report on (**evaluate**); both find it by
+    themselves when given the same data.
     """
     with _reported("stopped; the same command goes on from its last checkpoint, if it has one"):
         from tunelater.workflow import fit as run_fit
 
         problems = Problems()
-        settings = _settings(config, loss, lam or [], epochs, seed, problems)
+        asked = _Asked(loss, lam or [], epochs, seed, method, backbone, weights, scratch, size)
+        are_images = data.is_dir() or dataset is not None or paths is not None
+        problems.add(
+            *(
+                []
+                if are_images
+                else asked.only_for_images(images=images, group=group, unlabelled=unlabelled, cache=cache)
+            )
+        )
+        settings = _settings(config, asked, are_images, dataset, recipe, problems)
         fractions = _fractions(split, problems)
         with _progress("Training", "epochs at most", settings.epochs if settings else epochs or 100) as advance:
+            source = None
+            if are_images:
+                source = _source(
+                    progress=lambda done, total: advance(done, total, "Decoding", "images"),
+                    dataset=dataset,
+                    download=download,
+                    protocol=protocol,
+                    path=paths,
+                    folder=images,
+                    group=group,
+                    unlabelled=unlabelled,
+                    cache=cache,
+                    on_bad=on_bad,
+                )
             run = run_fit(
                 data,
                 target=target,
@@ -100,12 +229,13 @@ def fit(
                 beta=beta,
                 weight=weight,
                 header=not no_header,
+                images=source,
                 force=force,
                 on_epoch=lambda row: advance(int(row["epoch"])),
                 problems=list(problems),
             )
         shares = ", ".join(f"{n['rows']} {name} ({n['positives']} positive)" for name, n in run.data["splits"].items())
-        typer.echo(f"Model {run.id}, trained on {run.form.told}; rows: {shares}.")
+        typer.echo(f"Model {run.id}, trained on {run.form.told}; {run.form.noun}s: {shares}.")
         typer.echo(f"Run folder: {out}")
         typer.echo(
             f"Next: tunelater tune {_quoted(out)} {_quoted(data)} --maximize precision --subject-to 'recall>=0.9' "
@@ -147,54 +277,70 @@ def tune(
         Path | None, typer.Option(help="Where to write the operating point (JSON).", show_default=False)
     ] = None,
     allow_test: Annotated[
-        bool, typer.Option("--allow-test", help="Choose on the run's test rows (figures are then flattered).")
+        bool, typer.Option("--allow-test", help="Choose on the run's test data (figures are then flattered).")
     ] = False,
     force: Force = False,
+    paths: Paths = None,
+    images: ImageFolder = None,
+    on_bad: OnBad = "raise",
+    cache: Cache = None,
 ) -> None:
     """Choose lambda and threshold for a need, without retraining.
 
-    DATA are labelled rows. If it is the table that the run was fitted on, only the rows held back for choosing are
-    used. Say one of --maximize, --minimize and --cost, and any number of constraints.
+    DATA are labelled rows or images. If they are those that the run was fitted on, only what was held back for choosing
+    is used. Say one of --maximize, --minimize and --cost, and any number of constraints.
     """
     with _reported(memory="try fewer lambdas (--grid) or fewer rows"):
         from tunelater.workflow import tune as run_tune
 
         problems = Problems()
-        point = run_tune(
-            run,
-            data,
-            maximize=maximize,
-            minimize=minimize,
-            cost=_costs(cost, problems),
-            subject_to=subject_to or [],
-            prior=prior,
-            grid=grid,
-            out=out,
-            force=force,
-            allow_test=allow_test,
-            problems=list(problems),
-        )
+        with _decoding(path=paths, folder=images, on_bad=on_bad, cache=cache) as source:
+            point = run_tune(
+                run,
+                data,
+                maximize=maximize,
+                minimize=minimize,
+                cost=_costs(cost, problems),
+                subject_to=subject_to or [],
+                prior=prior,
+                grid=grid,
+                out=out,
+                force=force,
+                allow_test=allow_test,
+                images=source,
+                problems=list(problems),
+            )
         _print_point(point)
         if out is not None:
             typer.echo(f"Operating point: {out}")
-            typer.echo(f"Next: tunelater predict {_quoted(run)} NEW.csv --at {_quoted(out)} --out alerts.csv")
+            new = "NEW/" if data.is_dir() else "NEW.csv"
+            typer.echo(f"Next: tunelater predict {_quoted(run)} {new} --at {_quoted(out)} --out alerts.csv")
 
 
 @app.command(
     epilog="Example: tunelater evaluate run cases.csv --at point.json",
     short_help="Say what an operating point achieves on labelled rows.",
 )
-def evaluate(run: RunArgument, data: DataArgument, at: At) -> None:
-    """Say what an operating point achieves on labelled rows, with 95% intervals.
+def evaluate(
+    run: RunArgument,
+    data: DataArgument,
+    at: At,
+    paths: Paths = None,
+    images: ImageFolder = None,
+    on_bad: OnBad = "raise",
+    cache: Cache = None,
+) -> None:
+    """Say what an operating point achieves on labelled rows or images, with 95% intervals.
 
-    If DATA is the table that the run was fitted on, only the rows held back for reporting are used: neither the
-    training nor the choice has seen them.
+    If DATA are those that the run was fitted on, only what was held back for reporting is used: neither the training
+    nor the choice has seen it.
     """
     with _reported():
         from tunelater.workflow import evaluation
 
-        done = evaluation(run, data, at=at)
-        title = f"Operating point {at} on {done.n} {done.split} rows of {data}, {done.n_positive} of them positive"
+        with _decoding(path=paths, folder=images, on_bad=on_bad, cache=cache) as source:
+            done = evaluation(run, data, at=at, images=source)
+        title = f"Operating point {at} on {done.n} {done.split} {done.noun}s of {data}, {done.n_positive} positive"
         _print_estimates(title, done.point, done.estimates)
 
 
@@ -212,17 +358,22 @@ def predict(
         typer.Option(help="A column of DATA to copy into the result; may be repeated.", show_default=False),
     ] = None,
     force: Force = False,
+    paths: Paths = None,
+    images: ImageFolder = None,
+    on_bad: OnBad = "raise",
 ) -> None:
-    """Score new rows at an operating point and decide on them.
+    """Score new rows or images at an operating point and decide on them.
 
-    The result has a row for each row of DATA: probability, log-odds and prediction. Files larger than memory are fine.
+    The result has a row for each row of DATA, or for each image in it: probability, log-odds and prediction. Files
+    larger than memory are fine.
     """
     with _reported():
         from tunelater.workflow import predict as run_predict
 
-        with _progress("Predicting", "rows", None) as advance:
-            done = run_predict(run, data, at=at, out=out, keep=keep or [], force=force, on_rows=advance)
-        rows, alerts = _counted(done.rows, "row"), _counted(done.alerts, "alert")
+        with _progress("Predicting", "images" if data.is_dir() else "rows", None) as advance:
+            source = _source(path=paths, folder=images, on_bad=on_bad)
+            done = run_predict(run, data, at=at, out=out, keep=keep or [], force=force, images=source, on_rows=advance)
+        rows, alerts = _counted(done.rows, done.noun), _counted(done.alerts, "alert")
         typer.echo(f"{rows}, {alerts} ({done.alerts / max(done.rows, 1):.2%}): {out}")
         if done.extrapolated:
             _warn("the point's lambda lies outside of the range that the model was trained on (column 'extrapolated')")
@@ -310,8 +461,13 @@ def _warn(message: str) -> None:
     typer.echo(f"warning: {message}", err=True)
 
 
+class _Advance(Protocol):
+    def __call__(self, done: int, total: int | None = ..., what: str = ..., unit: str = ...) -> None:
+        """So much is done; of another total, or of another thing than the bar began with."""
+
+
 @contextmanager
-def _progress(what: str, unit: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def _progress(what: str, unit: str, total: int | None) -> Iterator[_Advance]:
     """A progress bar on standard error where it is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -321,34 +477,122 @@ def _progress(what: str, unit: str, total: int | None) -> Iterator[Callable[[int
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn("{task.fields[unit]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        tasks = {}
+
+        def advance(done: int, total: int | None = total, what: str = what, unit: str = unit) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total, unit=unit)
+            bar.update(tasks[what], completed=done, total=total)
+
+        advance(0)
+        yield advance
+
+
+def _source(**options: Any) -> ImageSource:
+    from tunelater.data.image_form import ImageSource
+
+    return ImageSource(**options)
+
+
+@contextmanager
+def _decoding(**options: Any) -> Iterator[ImageSource]:
+    """How images are read, with a progress bar where there are any."""
+    with _progress("Decoding", "images", None) as advance:
+        yield _source(progress=lambda done, total: advance(done, total), **options)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What options say of the training."""
+
+    loss: str | None
+    lambdas: list[str]
+    epochs: int | None
+    seed: int | None
+    method: str | None
+    backbone: str | None
+    weights: Path | None
+    scratch: bool
+    size: int | None
+
+    def only_for_images(
+        self, images: Path | None, group: str | None, unlabelled: bool, cache: Path | None
+    ) -> list[str]:
+        """Options that a table has no use for."""
+        given = {
+            "--backbone": self.backbone, "--weights": self.weights, "--scratch": self.scratch, "--size": self.size,
+            "--images": images, "--group": group, "--unlabelled": unlabelled, "--cache": cache,
+        }  # fmt: skip
+        if not (told := [name for name, value in given.items() if value]):
+            return []
+        return [f"{', '.join(told)} is for images, and DATA is a table: if it lists images, say so: --paths COLUMN"]
+
+    @property
+    def nothing(self) -> bool:
+        return self == _Asked(None, [], None, None, None, None, None, False, None)
 
 
 def _settings(
-    path: Path | None, loss: str | None, lams: list[str], epochs: int | None, seed: int | None, problems: Problems
+    path: Path | None, asked: _Asked, are_images: bool, dataset: str | None, recipe: str, problems: Problems
 ) -> Config | None:
-    """The config file with the options on top; None where nothing is set, so that `fit` chooses, or on problems."""
+    """The config of a file, of a dataset's recipe or for images, with the options on top; None where nothing is set, so
+    that `fit` chooses, or on problems."""
     import dataclasses
 
+    from tunelater import recipes
     from tunelater.config import Config
     from tunelater.distributions import LambdaSpace
     from tunelater.workflow import problems_of
 
-    if path is None and loss is None and not lams and epochs is None and seed is None:
+    problems.check(recipe == "paper" or dataset is not None, f"--recipe is of a --dataset, got {recipe!r} without one")
+    problems.check(
+        not (asked.scratch and asked.weights),
+        f"--scratch starts from random weights, got --weights {asked.weights} too",
+    )
+    if path is None and asked.nothing and not are_images:
         return None
     base = Config()
     with problems_of(problems):
-        base = Config.read(path) if path is not None else base
-    changes: dict[str, Any] = {"epochs": epochs, "seed": seed, "loss": loss}
+        base = _base(path, asked, are_images, dataset, recipe)
     with problems_of(problems):
-        changes["lambdas"] = LambdaSpace(**_space(base, loss, lams, problems))
+        if asked.method is not None:
+            base = recipes.with_method(base, asked.method)
+        if asked.epochs is not None:
+            base = recipes.shortened(base, asked.epochs)
+        changes: dict[str, Any] = {"seed": asked.seed, "loss": asked.loss}
+        changes["lambdas"] = LambdaSpace(**_space(base, asked.loss, asked.lambdas, problems))
         return dataclasses.replace(base, **{name: value for name, value in changes.items() if value is not None})
     return None
+
+
+def _base(path: Path | None, asked: _Asked, are_images: bool, dataset: str | None, recipe: str) -> Config:
+    """The config of a file, of a dataset's recipe or for images, with the network that was asked for."""
+    import dataclasses
+
+    from tunelater import recipes
+    from tunelater.config import Config, ModelConfig
+
+    if not are_images:
+        return Config.read(path) if path is not None else Config()
+    backbone = asked.backbone or "convnext_tiny"
+    small = backbone == "resnet32"
+    if asked.weights is not None:
+        options: dict[str, Any] = {"weights": str(asked.weights)}
+    else:
+        options = {} if asked.scratch or small else {"pretrained": True}
+    if path is None and dataset is None:
+        return recipes.images(backbone, size=asked.size, **options)
+    base = Config.read(path) if path is not None else recipes.for_dataset(dataset or "", recipe=recipe)
+    if asked.backbone is not None or (base.model.trunk != "resnet32" and (asked.weights or asked.scratch)):
+        trunk = asked.backbone or base.model.trunk
+        base = dataclasses.replace(base, model=ModelConfig(trunk, options))
+    if asked.size is not None and base.images is not None:
+        base = dataclasses.replace(base, images=dataclasses.replace(base.images, size=asked.size))
+    return base
 
 
 def _space(base: Config, loss: str | None, lams: list[str], problems: Problems) -> dict[str, Any]:
@@ -396,9 +640,9 @@ def _costs(text: str | None, problems: Problems) -> dict[str, float] | None:
 
 
 def _print_point(point: OperatingPoint) -> None:
-    title = f"Chosen on {point.n} {point.split} rows, {point.n_positive} of them positive"
+    title = f"Chosen on {point.n} {point.split} samples, {point.n_positive} positive"
     _print_estimates(title, point, dict(point.metrics))
-    typer.echo("These rows chose the point, so its figures flatter it: see `tunelater evaluate` for rows that did not.")
+    typer.echo("These chose the point, so its figures flatter it: see `tunelater evaluate` for samples that did not.")
     if point.extrapolated:
         _warn("this lambda lies outside of the range that the model was trained on")
 

@@ -62,11 +62,12 @@ def shortened(config: Config, epochs: int) -> Config:
     Raises:
         InputError: fewer than one epoch.
     """
-    share = epochs / config.epochs
-    rising = dict.fromkeys(max(1, round(milestone * share)) for milestone in config.schedule.milestones)
-    schedule = dataclasses.replace(
-        config.schedule, milestones=tuple(rising), warmup_epochs=config.schedule.warmup_epochs * share
-    )
+    share, schedule = epochs / config.epochs, config.schedule
+    rising = dict.fromkeys(max(1, round(milestone * share)) for milestone in schedule.milestones)
+    milestones = tuple(milestone for milestone in rising if milestone < epochs)
+    if schedule.name == "multistep" and not milestones:  # too short for any
+        schedule = dataclasses.replace(schedule, name="constant")
+    schedule = dataclasses.replace(schedule, milestones=milestones, warmup_epochs=schedule.warmup_epochs * share)
     return dataclasses.replace(config, epochs=epochs, schedule=schedule)
 
 

@@ -44,6 +44,7 @@ from safetensors.torch import load_file, save
 from tunelater.config import Config, FiLMConfig
 from tunelater.data.cells import some_of
 from tunelater.data.forms import Form
+from tunelater.data.image_form import ImageForm
 from tunelater.data.splits import Split
 from tunelater.data.table_form import TableForm
 from tunelater.distributions import Lambdas
@@ -73,7 +74,7 @@ WRITTEN = (
     "validation.npz", "environment.json",
 )  # fmt: skip
 ALWAYS_WRITTEN = ("config.toml", "weights.safetensors", "data.json", "rows.npz", "environment.json")
-FORMS: Mapping[str, type[Form]] = {form.name: form for form in (TableForm,)}
+FORMS: Mapping[str, type[Form]] = {form.name: form for form in (TableForm, ImageForm)}
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,10 @@ class Run:
         try:
             config = Config.read(path / "config.toml")
             data = json.loads((path / "data.json").read_text(encoding="utf-8"))
-            form = FORMS[data.pop("form")].load(path, config.images)
+            name = data.pop("form")
+            if name not in FORMS:
+                raise InputError(f"run folder {path} is of the form {name!r}, of a later version: update tunelater")
+            form = FORMS[name].load(path, config.images)
             with np.load(path / "rows.npz", allow_pickle=False) as stored:
                 rows = {name: stored[name] for name in stored.files if not name.endswith(_HASHES)}
                 hashes = {name: stored[f"{name}{_HASHES}"] for name in rows}

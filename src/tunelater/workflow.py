@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -28,8 +27,10 @@ import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
 
+from tunelater import recipes
 from tunelater.config import Config
 from tunelater.data.forms import Data, Labelled, Prepared
+from tunelater.data.image_form import ImageSource, prepare_images
 from tunelater.data.imbalance import problems_of_fractions, subsample
 from tunelater.data.reading import checked_file
 from tunelater.data.splits import Split, Splits, class_counts
@@ -51,31 +52,36 @@ EQUAL_BY_CHANCE = 0.1
 def fit(
     data: Data,
     *,
-    target: str,
-    positive: str,
+    target: str | None = None,
+    positive: str | None = None,
     out: str | Path | None = None,
     config: Config | None = None,
     fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
     beta: float | None = None,
     weight: str | None = None,
     header: bool = True,
+    images: ImageSource | None = None,
     force: bool = False,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     problems: Sequence[str] = (),
 ) -> Run:
-    """Train one model over a distribution of loss hyperparameters on a table.
+    """Train one model over a distribution of loss hyperparameters, on a table or on images.
 
     Args:
-        data: a CSV or Parquet file, or a data frame: numbers, booleans, categories, dates, missing values.
-        target: the column to predict; it has two values.
-        positive: the value of the rare event.
+        data: a CSV or Parquet file, or a data frame: numbers, booleans, categories, dates, missing values. Or images: a
+            folder with one for each class, and with `images` also a CSV file of paths and labels, or the folder of one
+            of the paper's datasets.
+        target: the column to predict; it has two values. Folders of images have none.
+        positive: the value (or the folder's name) of the rare event; the paper's datasets know theirs.
         out: the run folder to write; None keeps the run in memory.
-        config: by default `Config()` with batches that suit the number of rows.
+        config: by default, for a table, `Config()` with batches that suit the number of rows; for a dataset,
+            `recipes.for_dataset`; for other images, `recipes.images` with a ConvNeXt-tiny that starts from ImageNet.
         fractions: of the rows to train on, to choose on and to report on, drawn at random within each class.
         beta: sub-sample the positives to train on to this imbalance ratio n_-/n_+ (see `imbalance.subsample`); None
             leaves them.
         weight: a column of non-negative sample weights.
         header: False where a CSV file has no line of column names; columns are then `column_1`, `column_2`, ...
+        images: where images have their labels and how they are read, if it is images that a file or folder holds.
         force: replace an older run at `out`.
         on_epoch: called after each epoch with its metrics.
         problems: what the caller found wrong already, to be told with the rest.
@@ -91,10 +97,10 @@ def fit(
     found.add(*_problems_of_sizes(fractions))
     prepared, rows = None, {}
     with problems_of(found):
-        prepared = prepare_table(data, target=target, positive=positive, weight=weight, header=header)
+        config, prepared = _prepared(data, target, positive, config, weight, header, images)
     if prepared is not None:
         with problems_of(found):
-            rows = _divided(prepared, fractions, beta, seed=config.seed if config else 0)
+            rows = _divided(prepared, fractions, beta, seed=config.seed if config is not None else 0)
             found.add(*prepared.problems(rows))
     found.raise_if_any()
     assert prepared is not None
@@ -143,6 +149,7 @@ def tune(
     out: str | Path | None = None,
     force: bool = False,
     allow_test: bool = False,
+    images: ImageSource | None = None,
     problems: Sequence[str] = (),
 ) -> OperatingPoint:
     """Choose lambda and threshold for a need, on labelled rows that the model was not trained on.
@@ -157,6 +164,7 @@ def tune(
             A grid whose scores would not fit in memory is searched in parts.
         out: where to write the operating point as JSON.
         allow_test: choose on the test rows of the table that the run was fitted on.
+        images: how image files are read, for a run on images.
         problems: what the caller found wrong already, to be told with the rest.
 
     Raises:
@@ -174,7 +182,7 @@ def tune(
             lambdas = loaded.config.lambdas.grid(grid)
         with problems_of(found):
             own, apart = ("test", ("train",)) if allow_test else ("validation", ("train", "test"))
-            samples, split = _labelled(loaded, data, own, apart)
+            samples, split = _labelled(loaded, data, own, apart, images)
     found.raise_if_any()
     assert loaded is not None
     point = select_from(
@@ -203,9 +211,13 @@ class Evaluation:
     split: str
     n: int
     n_positive: int
+    noun: str
+    """Of one of them: row or image."""
 
 
-def evaluate(run: Run | str | Path, data: Data, *, at: OperatingPoint | str | Path) -> dict[str, Estimate]:
+def evaluate(
+    run: Run | str | Path, data: Data, *, at: OperatingPoint | str | Path, images: ImageSource | None = None
+) -> dict[str, Estimate]:
     """What an operating point achieves on labelled rows, with 95% intervals.
 
     Args:
@@ -213,26 +225,31 @@ def evaluate(run: Run | str | Path, data: Data, *, at: OperatingPoint | str | Pa
             table, rows that equal training rows of that table, or validation rows (on which training stopped and the
             point was chosen), are left out, with a warning.
         at: an operating point, or its file.
+        images: how image files are read, for a run on images.
 
     Raises:
         InputError: everything wrong with the arguments and the data, or a point of another model.
     """
-    return evaluation(run, data, at=at).estimates
+    return evaluation(run, data, at=at, images=images).estimates
 
 
-def evaluation(run: Run | str | Path, data: Data, *, at: OperatingPoint | str | Path) -> Evaluation:
+def evaluation(
+    run: Run | str | Path, data: Data, *, at: OperatingPoint | str | Path, images: ImageSource | None = None
+) -> Evaluation:
     """As `evaluate`, and the rows that it was done on."""
     found = Problems()
     loaded = _loaded(run, data, found)
     point = _point(at, loaded, found)
     if loaded is not None:
         with problems_of(found):
-            samples, split = _labelled(loaded, data, "test", ("train", "validation"))
+            samples, split = _labelled(loaded, data, "test", ("train", "validation"), images)
     found.raise_if_any()
     assert loaded is not None
     assert point is not None
     scores = loaded.score(samples, {name: np.array([v]) for name, v in point.lam.items()}, split=split)
-    return Evaluation(assess(point, scores), point, split, len(samples), int((samples.target == 1).sum()))
+    return Evaluation(
+        assess(point, scores), point, split, len(samples), int((samples.target == 1).sum()), loaded.form.noun
+    )
 
 
 @dataclass(frozen=True)
@@ -243,6 +260,7 @@ class Predictions:
     alerts: int
     extrapolated: bool
     out: Path
+    noun: str
 
 
 def predict(
@@ -253,14 +271,15 @@ def predict(
     out: str | Path,
     keep: Sequence[str] = (),
     force: bool = False,
+    images: ImageSource | None = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> Predictions:
-    """Score a file at an operating point, in pieces: it may be larger than memory.
+    """Score a file, or image files, at an operating point, in pieces: they may be larger than memory.
 
     The result (CSV where `out` ends in .csv, Parquet where in .parquet or .pq) has a row for each row of `data`, in
     order: the columns named in `keep` as they are, then `probability` (of the positive class, at the point's prior),
     `log_odds` (the same, unsaturated), `prediction` (the label) and `extrapolated` (whether the point's lambda lies
-    outside of the range trained on).
+    outside of the range trained on). Of images, the path comes first.
 
     Raises:
         InputError: everything wrong with the arguments and the file; `out` is then not written.
@@ -273,7 +292,7 @@ def predict(
     if loaded is not None:
         with problems_of(found):
             for_csv = Path(out).suffix == ".csv"
-            stream = loaded.form.stream(data, keep, for_csv, None)
+            stream = loaded.form.stream(data, keep, for_csv, images)
             pieces = iter(stream)
             first = next(pieces, None)
     found.raise_if_any()
@@ -292,7 +311,7 @@ def predict(
             first = next(pieces, None)
     for doubt in stream.doubts():
         warnings.warn(doubt, DoubtfulInputWarning, stacklevel=2)
-    return Predictions(rows, alerts, _extrapolates(loaded, point), Path(out))
+    return Predictions(rows, alerts, _extrapolates(loaded, point), Path(out), loaded.form.noun)
 
 
 def batch_size_for(rows: int) -> int:
@@ -318,7 +337,7 @@ def _loaded(run: Run | str | Path, data: Data, problems: Problems) -> Run | None
         return run
     with problems_of(problems):
         return Run.load(run)
-    if not isinstance(data, pd.DataFrame):
+    if isinstance(data, str | Path) and not Path(data).is_dir():
         with problems_of(problems):
             checked_file(data)
     return None
@@ -400,6 +419,55 @@ def _problems_of_kept(keep: Sequence[str]) -> list[str]:
 # ------------------------------------------------------------------------------------------- rows
 
 
+def _prepared(
+    data: Data,
+    target: str | None,
+    positive: str | None,
+    config: Config | None,
+    weight: str | None,
+    header: bool,
+    images: ImageSource | None,
+) -> tuple[Config | None, Prepared]:
+    """The data, of either form, and the config that images need before they are read."""
+    problems = Problems()
+    if not _are_images(data, images):
+        problems.check(config is None or config.images is None, "the config is one for images, got a table")
+        problems.check(target is not None, "say which column to predict: --target (target)")
+        problems.check(positive is not None, "say which value marks the rare event: --positive (positive)")
+        if target is None or positive is None:
+            if isinstance(data, str | Path):
+                with problems_of(problems):
+                    checked_file(data)
+            raise InputError(problems)
+        with problems_of(problems):
+            prepared = prepare_table(data, target=target, positive=positive, weight=weight, header=header)
+        problems.raise_if_any()
+        return config, prepared
+    source = images if images is not None else ImageSource()
+    problems.check(weight is None, f"images have no column of weights, got {weight!r}")
+    with problems_of(problems):
+        config = config if config is not None else _default_for_images(source)
+        problems.check(config.images is not None, "the config is one for tables, got images; it needs a part [images]")
+    if config is not None and config.images is not None:
+        with problems_of(problems):  # weights that cannot be had are told before images are decoded for an hour
+            build(config)
+    problems.raise_if_any()
+    assert config is not None
+    assert config.images is not None
+    read = prepare_images(data, target=target, positive=positive, images=config.images, source=source, seed=config.seed)
+    return config, read
+
+
+def _are_images(data: Data, images: ImageSource | None) -> bool:
+    return images is not None or (isinstance(data, str | Path) and Path(data).is_dir())
+
+
+def _default_for_images(source: ImageSource) -> Config:
+    if source.dataset is not None:
+        return recipes.for_dataset(source.dataset)
+    return recipes.images("convnext_tiny", pretrained=True)
+
+
 def _divided(
     prepared: Prepared, fractions: Sequence[float], beta: float | None, seed: int
 ) -> dict[str, NDArray[np.int64]]:
@@ -428,43 +496,48 @@ def _warn_of_positives(prepared: Prepared, rows: Mapping[str, NDArray[np.int64]]
     trained_on = y[rows["train"]]
     if 2 * trained_on.sum() > len(trained_on):
         _warn(
-            f"the positive value {positive!r} is the more frequent one ({trained_on.sum()} of {len(trained_on)} rows "
+            f"the positive value {positive!r} is the more frequent one ({trained_on.sum()} of {len(trained_on)} "
             f"to train on); if the rare event is {negative!r}, say so: --positive (positive)"
         )
 
 
-def _labelled(run: Run, data: Data, own_split: str, apart: Sequence[str]) -> tuple[Split, str]:
+def _labelled(
+    run: Run, data: Data, own_split: str, apart: Sequence[str], images: ImageSource | None
+) -> tuple[Split, str]:
     """Labelled samples, and the name of the split that they are: the run's own `own_split` where the data are those
     that it was fitted on; else all samples but those that equal samples of the splits kept `apart`."""
-    labelled = run.form.labelled(data, None)
+    labelled = run.form.labelled(data, images)
     if labelled.fingerprint == run.data["fingerprint"]:
         index = run.rows[own_split]
         if not len(index):
-            raise InputError(f"the run kept no {own_split} rows of this table; give rows that it was not fitted on")
+            raise InputError(
+                f"the run kept no {own_split} {run.form.noun}s of these; give some that it was not fitted on"
+            )
         return _taken(labelled.samples, index), own_split
     return _taken(labelled.samples, _not_of_run(run, labelled, apart)), "given"
 
 
 def _not_of_run(run: Run, labelled: Labelled, splits: Sequence[str]) -> NDArray[np.int64]:
     """The rows that do not equal rows of these splits of the run's own table, which would flatter it."""
-    hashes, y = labelled.hashes, labelled.samples.target.numpy()
+    hashes, y, noun = labelled.hashes, labelled.samples.target.numpy(), run.form.noun
     kept = np.ones(len(y), dtype=bool)
     told = []
     for name in splits:
         equal = kept & np.isin(hashes, run.hashes[name])
         kept &= ~equal
         if equal.any():
-            told.append(f"{equal.sum()} of {len(y)} rows equal {name} rows of the table that the run was fitted on")
+            whose = f"{name} {noun}s of the {run.form.name} that the run was fitted on"
+            told.append(f"{equal.sum()} of {len(y)} {noun}s equal {whose}")
     by_chance = _equal_by_chance(run, splits)
     if told and by_chance > EQUAL_BY_CHANCE:
-        _warn(f"{'; '.join(told)}; they count, because many rows of that table equal others by chance")
+        _warn(f"{'; '.join(told)}; they count, because many of those {noun}s equal others by chance")
         return np.arange(len(y))
     if 1 - kept.mean() <= 2 * by_chance:  # as among rows that nobody saw
         return np.arange(len(y))
     if told and len(np.unique(y[kept])) < 2:
         raise InputError(
             f"{'; '.join(told)}; they are left out, and of the others none is of class "
-            f"{', '.join(str(c) for c in (0, 1) if c not in y[kept])}: give rows that the model has not seen"
+            f"{', '.join(str(c) for c in (0, 1) if c not in y[kept])}: give {noun}s that the model has not seen"
         )
     if told:
         _warn(f"{'; '.join(told)}; they are left out, because they would flatter the model")

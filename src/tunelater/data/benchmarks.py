@@ -113,6 +113,20 @@ class LabelledImages:
             sha.update("\0".join(texts).encode() + b"\n")
         return sha.hexdigest()
 
+    def followed_by(self, other: LabelledImages) -> LabelledImages:
+        """These images and then others of the same dataset."""
+
+        def joined(one: np.ndarray | None, two: np.ndarray | None) -> np.ndarray | None:
+            return None if one is None or two is None else np.concatenate([one, two])
+
+        return LabelledImages(
+            self.name,
+            np.concatenate([self.target, other.target]),
+            joined(self.images, other.images),
+            None if self.paths is None or other.paths is None else self.paths + other.paths,
+            joined(self.groups, other.groups),
+        )
+
     def take(self, index: np.ndarray) -> LabelledImages:
         """Some of the images, in the order of their indices."""
         return LabelledImages(
@@ -195,6 +209,11 @@ class Benchmark:
                 DoubtfulInputWarning,
                 stacklevel=5,
             )
+
+    @cached_property
+    def whole(self) -> LabelledImages:
+        """All images: those of the training part, then those of the test part."""
+        return self.train.followed_by(self.test)
 
     @cached_property
     def shared_groups(self) -> int:
@@ -1008,8 +1027,40 @@ def _other_label(labels: pd.Series[str], positive: str, told: str, problems: Pro
 # ---------------------------------------------------------------------------------------------------- files and columns
 
 
+def image_files(folder: PathLike) -> list[Path]:
+    """The image files at any depth below a folder, without hidden ones, sorted.
+
+    Raises:
+        InputError: no such folder, or no image in it.
+    """
+    problems = Problems()
+    paths = _image_files(Path(folder), problems)
+    problems.raise_if_any()
+    return paths
+
+
+def paths_of_table(
+    table: PathLike, path: str, columns: Sequence[str] = (), *, folder: PathLike | None = None
+) -> tuple[list[Path], pd.DataFrame]:
+    """The image files that a CSV file names, and its columns as text.
+
+    Args:
+        path: the column of the files.
+        columns: others that must be there.
+        folder: where the files are; the folder of the CSV file unless given.
+
+    Raises:
+        InputError: columns or files that are missing.
+    """
+    problems = Problems()
+    read = _read_csv(table, [(name,) for name in dict.fromkeys([path, *columns])], problems)
+    paths = [] if read is None else _paths(read[path], "", Path(folder or Path(table).parent), problems)
+    problems.raise_if_any()
+    assert read is not None
+    return paths, read
+
+
 def _image_files(folder: Path, problems: Problems) -> list[Path]:
-    """The image files at any depth below a folder, without hidden ones, sorted."""
     if not folder.is_dir():
         problems.add(f"{folder} must be a folder of images, got no such folder")
         return []

@@ -98,6 +98,36 @@ def _as_rgb(image: Any, background: tuple[int, int, int]) -> Any:
     return image.convert("RGB")
 
 
+def decode_all(
+    paths: Sequence[str | Path], size: int, *, background: tuple[int, int, int] = WHITE, workers: int | None = None
+) -> list[np.ndarray | str]:
+    """Each file's image as `decode` gives it, or why there is none, without a cache.
+
+    Args:
+        paths: no more than fit into memory, decoded.
+        workers: threads, by default one for each core.
+
+    Raises:
+        InputError: arguments out of range.
+    """
+    workers = _cores() if workers is None else workers
+    _check(paths, size, background, workers, "skip")
+    files = [_File.of(path) for path in paths]
+    with _quiet_pillow():
+        decoded = _decoded([file for file in files if not file.problem], size, background, workers)
+        images = [file.problem or next(decoded)[1] for file in files]
+    return [(image.strerror or str(image)) if isinstance(image, OSError) else image for image in images]
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Of many pixels, odd metadata and the like: an image that can be decoded is none the worse for them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("ignore", vision.pillow().Image.DecompressionBombWarning)
+        yield
+
+
 # --------------------------------------------------------------------------------------------------------------- cache
 
 
@@ -171,11 +201,8 @@ def cache_images(
     usable = {file for file in files if not file.problem}
     store = _Store(Path(folder), size, background)
     if usable - store.entries.keys():
-        with store.writable(), warnings.catch_warnings():
+        with store.writable(), _quiet_pillow():
             missing = [file for file in dict.fromkeys(files) if file in usable and file not in store.entries]
-            # Of many pixels, odd metadata and the like: an image that can be decoded is none the worse for them.
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            warnings.simplefilter("ignore", vision.pillow().Image.DecompressionBombWarning)
             failed = _fill(store, missing, workers, progress, len(usable))
     else:
         failed = {}

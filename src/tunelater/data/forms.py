@@ -51,6 +51,8 @@ class Form(Protocol):
     """How data become inputs of a network, as learned from the training samples."""
 
     name: ClassVar[str]
+    noun: ClassVar[str]
+    """Of one sample, in messages: row or image."""
 
     @property
     def labels(self) -> tuple[str, str]:

@@ -114,6 +114,7 @@ class TableForm:
     """
 
     name: ClassVar[str] = "table"
+    noun: ClassVar[str] = "row"
 
     schema: tables.TableSchema
     preprocessor: Preprocessor

@@ -1,0 +1,424 @@
+"""Images as a model takes them; see `data/forms.py`.
+
+They come as a folder for each class, as a CSV file of paths and labels, or as one of the paper's datasets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from tunelater.config import Config, ImagesConfig
+from tunelater.data import benchmarks
+from tunelater.data.benchmarks import LabelledImages
+from tunelater.data.decoding import cache_images, decode_all, digests, equal_images, joined_groups
+from tunelater.data.forms import Data, Labelled
+from tunelater.data.images import ImageSplit
+from tunelater.data.imbalance import split_rows
+from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
+
+PROTOCOLS = benchmarks.PROTOCOLS
+PIECE = 256
+"""Images that predicting holds at once."""
+PATH = "path"
+"""The column of image files, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Where images have their labels, and how their files are read.
+
+    Args:
+        dataset: one of `benchmarks.DATASETS`, in the folder of data; None for a folder for each class, or a CSV file.
+        download: fetch the dataset into that folder first, where it can be.
+        protocol: of a dataset: "held-out", or "paper" to choose on the test part, as the paper did.
+        path: of a CSV file, the column of the image files; by default the one that the run was fitted with, or "path".
+        folder: where those files are; by default the folder of the CSV file.
+        group: of a CSV file, the column of what a split must not tear apart: a patient, a lesion.
+        unlabelled: whether images without a row in the CSV file may lie beside those with one.
+        cache: where decoded images are kept; by default the user's cache folder.
+        on_bad: what to do about files that cannot be read: "raise", or "skip" to go on without them.
+        progress: called with the number of files decoded and of all.
+    """
+
+    dataset: str | None = None
+    download: bool = False
+    protocol: str = "held-out"
+    path: str | None = None
+    folder: str | Path | None = None
+    group: str | None = None
+    unlabelled: bool = False
+    cache: str | Path | None = None
+    on_bad: Literal["raise", "skip"] = "raise"
+    progress: Callable[[int, int], None] | None = None
+
+    def problems(self) -> list[str]:
+        problems = Problems()
+        problems.check(
+            self.protocol in PROTOCOLS,
+            f"there is no protocol {self.protocol!r}{did_you_mean(self.protocol, PROTOCOLS)}",
+        )
+        problems.check(
+            self.dataset is not None or self.protocol == "held-out",
+            "only the paper's datasets have a test part to choose on: protocol 'paper' needs a dataset",
+        )
+        problems.check(self.dataset is not None or not self.download, "download needs a dataset")
+        problems.check(self.on_bad in ("raise", "skip"), f"on_bad is 'raise' or 'skip', got {self.on_bad!r}")
+        return list(problems)
+
+    @property
+    def cache_folder(self) -> Path:
+        if self.cache is not None:
+            return Path(self.cache)
+        import platformdirs
+
+        return Path(platformdirs.user_cache_dir("tunelater", appauthor=False)) / "images"
+
+
+# ---------------------------------------------------------------------------------------------------------------- found
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Labelled images before any file is opened."""
+
+    images: LabelledImages
+    labels: tuple[str, str]
+    in_test: NDArray[np.bool_] | None = None
+    """Which are the owners' test part."""
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _found(data: Data, target: str | None, positive: str | None, source: ImageSource, seed: int) -> _Found:
+    if isinstance(data, pd.DataFrame):
+        raise InputError("images come as a folder, or a CSV file of paths and labels, got a data frame; write it down")
+    if source.dataset is not None:
+        return _dataset(Path(data), positive, source, seed)
+    if positive is None:
+        raise InputError("say which class is the rare event: --positive (positive)")
+    if Path(data).is_dir():
+        return _Found(*benchmarks.labelled_folder(data, positive=positive))
+    if target is None:
+        raise InputError(f"{data}: say which column has the labels: --target (target)")
+    images, labels = benchmarks.labelled_table(
+        data,
+        positive=positive,
+        path=source.path or PATH,
+        target=target,
+        group=source.group,
+        folder=source.folder,
+        unlabelled=source.unlabelled,
+    )
+    return _Found(images, labels)
+
+
+def _dataset(folder: Path, positive: str | None, source: ImageSource, seed: int) -> _Found:
+    assert source.dataset is not None
+    benchmark = benchmarks.dataset(source.dataset, folder, seed=seed, download=source.download)
+    if positive not in (None, benchmark.classes[1]):
+        raise InputError(f"the positives of {benchmark.name} are {benchmark.classes[1]!r}, got {positive!r}")
+    in_test = np.repeat([False, True], [len(benchmark.train), len(benchmark.test)])
+    facts = {"dataset": source.dataset, "divided": benchmark.split, "shared_groups": benchmark.shared_groups}
+    return _Found(benchmark.whole, benchmark.classes, in_test, facts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """The images of those found that could be read."""
+
+    found: _Found
+    pixels: Any
+    digests: NDArray[np.str_]
+
+    @cached_property
+    def hashes(self) -> NDArray[np.uint64]:
+        return np.array([int(digest[:16], 16) for digest in self.digests], np.uint64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the pixels and labels in their order; not of the names of files."""
+        digest = hashlib.sha256(self.found.images.target.astype("<i8").tobytes())
+        digest.update("".join(self.digests).encode())
+        if self.found.in_test is not None:
+            digest.update(self.found.in_test.tobytes())
+        return f"sha256:{digest.hexdigest()}"
+
+    def split(self, config: ImagesConfig) -> ImageSplit:
+        pixels = torch.from_numpy(self.pixels) if isinstance(self.pixels, np.ndarray) else self.pixels
+        return ImageSplit(pixels, torch.from_numpy(self.found.images.target), config)
+
+
+def _read(found: _Found, config: ImagesConfig, source: ImageSource) -> _Read:
+    images = found.images
+    if images.images is not None:
+        return _Read(found, images.images, digests(images.images))
+    if config.size is None:
+        raise InputError("image files need a size to be decoded at: images.size (--size)")
+    assert images.paths is not None
+    cached = cache_images(
+        images.paths, source.cache_folder, size=config.size, on_bad=source.on_bad, progress=source.progress
+    )
+    in_test = None if found.in_test is None else found.in_test[cached.kept]
+    found = dataclasses.replace(found, images=images.take(cached.kept), in_test=in_test)
+    return _Read(found, cached, cached.digests)
+
+
+# ------------------------------------------------------------------------------------------------------------- prepared
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImages:
+    """Images to fit on: found, labelled, decoded."""
+
+    read: _Read
+    config: ImagesConfig
+    source: ImageSource
+    column: str | None
+    """Of the labels, where they come from a CSV file."""
+
+    @property
+    def target(self) -> NDArray[np.int64]:
+        return self.read.found.images.target
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        return self.read.found.labels
+
+    @property
+    def fingerprint(self) -> str:
+        return self.read.fingerprint
+
+    @property
+    def hashes(self) -> NDArray[np.uint64]:
+        return self.read.hashes
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        images = self.read.found.images
+        return {
+            "name": images.name,
+            "grouped": images.groups is not None,
+            "protocol": self.source.protocol,
+            "chosen_on_test": self.source.protocol == "paper",
+            **self.read.found.facts,
+        }
+
+    @cached_property
+    def _groups(self) -> NDArray | None:
+        """What a split must not tear apart: the groups given, and equal images."""
+        equal, given = equal_images(self.read.digests), self.read.found.images.groups
+        if len(np.unique(equal)) == len(equal):
+            return given
+        return equal if given is None else joined_groups(given, equal)
+
+    def rows(self, fractions: Sequence[float], seed: int) -> dict[str, NDArray[np.int64]]:
+        in_test = self.read.found.in_test
+        if in_test is None:
+            return split_rows(self.target, fractions, seed=seed, groups=self._groups)
+        train, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
+        if self.source.protocol == "paper":
+            return {"train": train, "validation": test, "test": test}
+        share = fractions[1] / (fractions[0] + fractions[1])
+        groups = None if self._groups is None else self._groups[train]
+        cut = split_rows(self.target[train], (1 - share, share, 0), seed=seed, groups=groups)
+        return {"train": train[cut["train"]], "validation": train[cut["validation"]], "test": test}
+
+    def problems(self, rows: Mapping[str, NDArray[np.int64]]) -> list[str]:
+        self._warn_of_equal(rows)
+        return []
+
+    def _warn_of_equal(self, rows: Mapping[str, NDArray[np.int64]]) -> None:
+        equal = equal_images(self.read.digests)
+        counts = np.bincount(equal)
+        told = []
+        if (counts > 1).any():
+            n, kinds = int(counts[counts > 1].sum()), int((counts > 1).sum())
+            told.append(f"{n:,} images are copies of one another ({kinds:,} different ones); copies stay in one split")
+        positives = np.bincount(equal, self.target)
+        if (both := (positives > 0) & (positives < counts)).any():
+            told.append(f"{int(counts[both].sum()):,} equal images have both labels: correct them")
+        if self.source.protocol != "paper":
+            shared = np.isin(equal[rows["test"]], np.concatenate([equal[rows["train"]], equal[rows["validation"]]]))
+            if shared.any():
+                told[:1] = [
+                    f"{int(shared.sum()):,} test images equal images that were trained or chosen on; results will look "
+                    "better than they are"
+                ]
+        for text in told:
+            warnings.warn(text, DoubtfulInputWarning, stacklevel=4)
+
+    def fitted(self, train: NDArray[np.int64], config: Config) -> tuple[ImageForm, ImageSplit]:
+        assert config.images is not None
+        form = ImageForm(config.images, self.labels, self.source.dataset, self.source.path or PATH, self.column)
+        return form, self.read.split(config.images)
+
+
+def prepare_images(
+    data: Data, *, target: str | None, positive: str | None, images: ImagesConfig, source: ImageSource, seed: int = 0
+) -> PreparedImages:
+    """Images to fit on.
+
+    Args:
+        data: a folder with one for each class, a CSV file of paths and labels, or the folder of a dataset.
+        target: of a CSV file, the column of the labels.
+        positive: the label of the rare event; datasets know theirs.
+        images: the size at which files are decoded.
+        seed: of the split of a dataset whose owners give none.
+
+    Raises:
+        InputError: everything wrong with the source, or with the images and labels.
+    """
+    problems = Problems()
+    problems.add(*source.problems())
+    try:
+        found = _found(data, target, positive, source, seed)
+    except InputError as error:
+        problems.add(*error.problems)
+    problems.raise_if_any()
+    column = target if source.dataset is None and not Path(data).is_dir() else None  # type: ignore[arg-type]
+    return PreparedImages(_read(found, images, source), images, source, column)
+
+
+# ----------------------------------------------------------------------------------------------------------------- form
+
+
+@dataclass(frozen=True, eq=False)
+class ImageForm:
+    """How images become inputs, and where a run's own had their labels from.
+
+    Attributes:
+        images: size and normalisation (and augmentation, which only training uses).
+        labels: of the negatives and of the positives.
+        dataset: the dataset that was trained on, if it was one.
+        path: of a CSV file, the column of image files.
+        target: of a CSV file, the column of labels.
+    """
+
+    name: ClassVar[str] = "images"
+    noun: ClassVar[str] = "image"
+
+    images: ImagesConfig
+    labels: tuple[str, str]
+    dataset: str | None = None
+    path: str = PATH
+    target: str | None = None
+
+    @property
+    def shape(self) -> Mapping[str, Any]:
+        return {}
+
+    @property
+    def told(self) -> str:
+        return "images as they are" if self.images.size is None else f"images of {self.images.size} pixels"
+
+    def digest(self) -> str:
+        what = [self.images.size, list(self.images.mean), list(self.images.std), list(self.labels)]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        told = {"labels": list(self.labels), "dataset": self.dataset, "path": self.path, "target": self.target}
+        (folder / "images.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, images: ImagesConfig | None) -> ImageForm:
+        assert images is not None
+        told = json.loads((folder / "images.json").read_text(encoding="utf-8"))
+        negative, positive = told["labels"]
+        return cls(images, (negative, positive), told["dataset"], told["path"], told["target"])
+
+    def labelled(self, data: Data, reading: ImageSource | None = None) -> Labelled:
+        source = self._source(data, reading)
+        target = self.target if self.target is not None else "label"
+        positive = None if source.dataset is not None else self.labels[1]
+        found = _found(data, target, positive, source, seed=0)
+        if found.labels != self.labels:
+            raise InputError(
+                f"{data} has the classes {' and '.join(map(repr, found.labels))}; the run was fitted on "
+                f"{' and '.join(map(repr, self.labels))}"
+            )
+        read = _read(found, self.images, source)
+        return Labelled(read.split(self.images), read.hashes, read.fingerprint)
+
+    def _reading(self, reading: ImageSource | None) -> ImageSource:
+        source = reading if reading is not None else ImageSource()
+        return source if source.path is not None else dataclasses.replace(source, path=self.path)
+
+    def _source(self, data: Data, reading: ImageSource | None) -> ImageSource:
+        """The reading with what the run knows of its own data; a folder with one for each class is just that."""
+        source = self._reading(reading)
+        folder = Path(data) if isinstance(data, str | Path) else None
+        by_class = folder is not None and all((folder / label).is_dir() for label in self.labels)
+        if source.dataset is None and self.dataset is not None and folder is not None and folder.is_dir():
+            return source if by_class else dataclasses.replace(source, dataset=self.dataset)
+        return source
+
+    def stream(
+        self, data: str | Path, keep: Sequence[str], for_csv: bool, reading: ImageSource | None = None
+    ) -> ImageFiles:
+        source = self._reading(reading)
+        if self.images.size is None:
+            raise InputError("this run takes images as they are, and not files; fit again with a size (images.size)")
+        paths, kept = _listed(Path(data), keep, source)
+        return ImageFiles(self.images, paths, kept, source)
+
+
+def _listed(data: Path, keep: Sequence[str], source: ImageSource) -> tuple[list[Path], pa.Table]:
+    """The image files of a folder at any depth, or of a CSV file, and a table of what to hand on about each."""
+    if data.is_dir():
+        if keep:
+            raise InputError(f"a folder of images has no columns to keep, got {', '.join(keep)}; give a CSV file")
+        paths = benchmarks.image_files(data)
+        return paths, pa.table({"path": [path.relative_to(data).as_posix() for path in paths]})
+    path = source.path or PATH
+    paths, table = benchmarks.paths_of_table(data, path, [*keep], folder=source.folder)
+    columns = dict.fromkeys([path, *keep])
+    return paths, pa.table({name: pa.array(table[name], pa.string()) for name in columns})
+
+
+class ImageFiles:
+    """Image files in pieces; all that cannot be read are told together, at the end."""
+
+    def __init__(self, images: ImagesConfig, paths: Sequence[Path], kept: pa.Table, source: ImageSource) -> None:
+        self._images, self._paths, self._kept, self._source = images, paths, kept, source
+        self._bad: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[tuple[ImageSplit, pa.Table]]:
+        assert self._images.size is not None
+        raising = self._source.on_bad == "raise"
+        for start in range(0, len(self._paths), PIECE):
+            paths = self._paths[start : start + PIECE]
+            images = decode_all(paths, self._images.size)
+            bad = {str(path): image for path, image in zip(paths, images, strict=True) if isinstance(image, str)}
+            self._bad |= bad
+            if len(bad) < len(images) and not (self._bad and raising):
+                yield self._piece(start, images)
+        if self._bad and (raising or len(self._bad) == len(self._paths)):
+            skip = "; repair or remove them, or skip them: --on-bad skip (on_bad='skip')" if raising else ""
+            raise InputError(f"{self._told()}{skip}")
+
+    def _piece(self, start: int, images: Sequence[np.ndarray | str]) -> tuple[ImageSplit, pa.Table]:
+        whole = [i for i, image in enumerate(images) if not isinstance(image, str)]
+        pixels = torch.from_numpy(np.stack([images[i] for i in whole]))
+        split = ImageSplit(pixels, torch.zeros(len(whole), dtype=torch.int64), self._images)
+        return split, self._kept.take(pa.array([start + i for i in whole]))
+
+    def doubts(self) -> list[str]:
+        return [f"{self._told()}; the result is without them"] if self._bad else []
+
+    def _told(self) -> str:
+        first = ", ".join(f"{path} ({problem})" for path, problem in list(self._bad.items())[:10])
+        more = f" and {len(self._bad) - 10:,} more" if len(self._bad) > 10 else ""
+        return f"every image file must be readable, got {len(self._bad):,} of {len(self._paths):,} not: {first}{more}"

@@ -1,0 +1,258 @@
+"""The workflow on images: folders, files of paths, the paper's datasets; from Python and from the command line."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from data_tables import problems_of
+from test_benchmarks import CIFAR10_FILES, fabricated, written_cifar
+from tunelater import recipes
+from tunelater.cli import app
+from tunelater.config import Config
+from tunelater.data.benchmarks import labelled_folder
+from tunelater.data.image_form import ImageForm, ImageSource
+from tunelater.problems import DoubtfulInputWarning, InputError
+from tunelater.runs import Run
+from tunelater.workflow import evaluation, fit, predict, tune
+
+SIZE = 12
+NEED = {"maximize": "precision", "subject_to": "recall>=0.5"}
+
+
+def quick(**changes: object) -> Config:
+    config = recipes.shortened(recipes.images("resnet32", size=SIZE), 2)
+    return dataclasses.replace(config, early_stopping=None, batch_size=16, **changes)
+
+
+def image(rng: np.random.Generator, cracked: bool) -> Image.Image:
+    """A grey part; a bright column, if it is cracked."""
+    pixels = rng.integers(60, 120, (16, 20, 3), np.uint8)
+    if cracked:
+        pixels[:, rng.integers(5, 15)] = 250
+    return Image.fromarray(pixels)
+
+
+def parts(folder: Path, n_fine: int = 60, n_cracked: int = 30, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    for kind, n in (("fine", n_fine), ("cracked", n_cracked)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            image(rng, kind == "cracked").save(folder / kind / f"{seed}-{i:03}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of parts, and a run on it."""
+    place = tmp_path_factory.mktemp("images")
+    source = ImageSource(cache=place / "cache")
+    fit(parts(place / "parts"), positive="cracked", config=quick(), images=source, out=place / "run")
+    return place
+
+
+def reading(place: Path, **options: object) -> ImageSource:
+    return ImageSource(cache=place / "cache", **options)  # type: ignore[arg-type]
+
+
+def test_a_folder_is_fitted_tuned_assessed_and_predicted_on(place: Path, tmp_path: Path) -> None:
+    run = Run.load(place / "run")
+    assert isinstance(run.form, ImageForm)
+    assert run.form.labels == ("fine", "cracked")
+    assert {name: len(rows) for name, rows in run.rows.items()} == {"train": 54, "validation": 18, "test": 18}
+    point = tune(run, place / "parts", **NEED, images=reading(place), out=tmp_path / "point.json")
+    assert (point.split, point.n, point.n_positive) == ("validation", 18, 6)
+    done = evaluation(run, place / "parts", at=point, images=reading(place))
+    assert (done.split, done.n, done.n_positive, done.noun) == ("test", 18, 6, "image")
+
+    counts = predict(place / "run", place / "parts", at=tmp_path / "point.json", out=tmp_path / "result.csv")
+    result = pd.read_csv(tmp_path / "result.csv")
+    assert (counts.rows, counts.alerts) == (90, int((result["prediction"] == "cracked").sum()))
+    images, _ = labelled_folder(place / "parts", positive="cracked")
+    assert result["path"].tolist() == [path.relative_to(place / "parts").as_posix() for path in images.paths]
+    # The same scores by another way: decoded into the cache, and all at once.
+    labelled = run.form.labelled(place / "parts", reading(place))
+    lam = {name: np.array([value]) for name, value in point.lam.items()}
+    scores = run.score(labelled.samples, lam).at_prior(point.prior)
+    np.testing.assert_allclose(result["log_odds"], scores.log_odds[0], atol=1e-4)
+
+
+def test_images_are_known_by_their_pixels_wherever_they_lie(place: Path, tmp_path: Path) -> None:
+    run = Run.load(place / "run")
+    moved = tmp_path / "moved"
+    for kind in ("fine", "cracked"):
+        for i, path in enumerate(sorted((place / "parts" / kind).iterdir())):
+            (moved / kind).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, moved / kind / f"new-{i:03}.png")
+    assert tune(run, moved, **NEED, images=reading(place)).split == "validation"
+    parts(moved, 20, 10, seed=1)
+    with pytest.warns(DoubtfulInputWarning, match="54 of 120 images equal train images.*18 of 120 images equal test"):
+        point = tune(run, moved, **NEED, images=reading(place))
+    assert (point.split, point.n) == ("given", 120 - 54 - 18)
+
+
+def test_groups_and_equal_images_stay_in_one_split(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    (tmp_path / "files").mkdir()
+    for patient in range(100):
+        one = image(rng, patient % 4 == 0)
+        for visit in range(2):
+            if visit and patient % 8:  # every eighth has two copies of one image
+                one = image(rng, patient % 4 == 0)
+            name = f"{patient}-{visit}.png"
+            one.save(tmp_path / "files" / name)
+            rows.append((name, "ill" if patient % 4 == 0 else "well", patient // 2))
+    table = pd.DataFrame(rows, columns=["file", "state", "family"])
+    table.to_csv(tmp_path / "list.csv", index=False)
+    source = reading(tmp_path, path="file", group="family", folder=tmp_path / "files")
+    with pytest.warns(
+        DoubtfulInputWarning, match=r"26 images are copies of one another \(13 different ones\); copies stay in"
+    ):
+        run = fit(tmp_path / "list.csv", target="state", positive="ill", config=quick(), images=source)
+    families = [set(table["family"][rows]) for rows in run.rows.values()]
+    assert sum(map(len, families)) == len(set.union(*families)) == 50
+    assert run.data["grouped"] is True
+    point = tune(run, tmp_path / "list.csv", **NEED, images=source)
+    assert point.split == "validation"
+    told = problems_of(lambda: fit(tmp_path / "list.csv", positive="ill", config=quick(), images=source))
+    assert "--target" in told[0]
+    # New images of a list, with its columns.
+    predict(run, tmp_path / "list.csv", at=point, keep=["family"], images=source, out=tmp_path / "r.parquet")
+    result = pd.read_parquet(tmp_path / "r.parquet")
+    assert result["file"].tolist() == table["file"].tolist()
+    assert result["family"].tolist() == table["family"].astype(str).tolist()
+
+
+def test_copies_with_both_labels_are_told(tmp_path: Path) -> None:
+    parts(tmp_path / "parts", 40, 30)
+    shutil.copy(tmp_path / "parts" / "fine" / "0-000.png", tmp_path / "parts" / "cracked" / "copy.png")
+    copies = pytest.warns(DoubtfulInputWarning, match="2 images are copies")
+    with copies, pytest.warns(DoubtfulInputWarning, match="2 equal images have both labels"):
+        fit(tmp_path / "parts", positive="cracked", config=quick(), images=reading(tmp_path))
+
+
+def test_a_dataset_keeps_its_owners_test_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fabricated(CIFAR10_FILES, {"labels": 10}, 100)
+    folder = written_cifar(tmp_path, "cifar-10-batches-bin", made, monkeypatch)
+    config = dataclasses.replace(recipes.shortened(recipes.cifar("vs+lct"), 1), batch_size=32)
+    runs = {}
+    for protocol in ("held-out", "paper"):
+        source = ImageSource(dataset="cifar10-animal-vehicle", protocol=protocol)
+        runs[protocol] = fit(folder, config=config, images=source, beta=4, out=tmp_path / protocol)
+        assert runs[protocol].data["chosen_on_test"] == (protocol == "paper")
+    held_out, paper = runs["held-out"], Run.load(tmp_path / "paper")
+    np.testing.assert_array_equal(held_out.rows["test"], paper.rows["test"])
+    np.testing.assert_array_equal(paper.rows["validation"], paper.rows["test"])
+    assert set(held_out.rows["train"]) | set(held_out.rows["validation"]) < set(range(500))
+    assert set(held_out.rows["test"]) == set(range(500, 600))
+    n_negative, n_positive = held_out.data["class_counts"]
+    assert n_positive == n_negative // 4
+    point = tune(held_out, folder, **NEED)
+    assert point.n == len(held_out.rows["validation"])
+    assert evaluation(held_out, folder, at=point).n == 100
+    told = problems_of(lambda: fit(folder, positive="animal", config=config, images=source))
+    assert "the positives of cifar10 animal-vehicle are 'vehicle', got 'animal'" in told[0]
+
+
+def test_unreadable_images_are_told_at_once_or_left_out(place: Path, tmp_path: Path) -> None:
+    folder = parts(tmp_path / "parts", 40, 30)
+    (folder / "fine" / "bad.png").write_bytes(b"no image")
+    whole = (folder / "cracked" / "0-000.png").read_bytes()
+    (folder / "cracked" / "short.png").write_bytes(whole[: len(whole) // 2])
+    (told,) = problems_of(lambda: fit(folder, positive="cracked", config=quick(), images=reading(tmp_path)))
+    assert "2 of 72" in told
+    assert "bad.png" in told
+    assert "short.png" in told
+    skip = reading(tmp_path, on_bad="skip")
+    with pytest.warns(DoubtfulInputWarning, match="2 of 72"):
+        run = fit(folder, positive="cracked", config=quick(), images=skip)
+    assert run.data["rows"] == 70
+    ours = Run.load(place / "run")
+    point = tune(ours, place / "parts", **NEED, images=reading(place))
+    with pytest.raises(InputError, match=r"2 of 72 not: .*short.png.*bad.png.*--on-bad skip"):
+        predict(ours, folder, at=point, out=tmp_path / "r.csv")
+    assert not (tmp_path / "r.csv").exists()
+    with pytest.warns(DoubtfulInputWarning, match="the result is without them"):
+        assert predict(ours, folder, at=point, out=tmp_path / "r.csv", images=skip).rows == 70
+    assert len(pd.read_csv(tmp_path / "r.csv")) == 70
+
+
+def test_bad_calls_are_told_before_work(place: Path, tmp_path: Path) -> None:
+    folder = place / "parts"
+
+    def told(**options: object) -> str:
+        return "\n".join(problems_of(lambda: fit(folder, **{"images": reading(place), **options})))  # type: ignore[arg-type]
+
+    assert "'crack'; did you mean 'cracked'" in told(positive="crack", config=quick())
+    assert "--positive" in told(config=quick())
+    assert "needs a part [images]" in told(positive="cracked", config=Config())
+    assert "no column of weights" in told(positive="cracked", config=quick(), weight="w")
+    both = told(config=quick(), images=ImageSource(protocol="papr", on_bad="skipp"), positive="fin")
+    for words in ("did you mean 'paper'", "'skipp'", "did you mean 'fine'"):
+        assert words in both
+    missing = dataclasses.replace(quick(), model=recipes.images("resnet18", weights="no.safetensors").model)
+    assert "no weights file" in told(positive="cracked", config=missing, images=reading(tmp_path))
+    assert not (tmp_path / "cache").exists()
+    (tmp_path / "empty").mkdir()
+    assert "must hold images" in problems_of(lambda: fit(tmp_path / "empty", positive="a", config=quick()))[0]
+    run = Run.load(place / "run")
+    other = parts(tmp_path / "x", 10, 10)
+    (other / "fine").rename(other / "good")
+    (told_,) = problems_of(lambda: tune(run, other, **NEED, images=reading(place)))
+    assert "the classes 'good' and 'cracked'; the run was fitted on 'fine' and 'cracked'" in told_
+    (told_,) = problems_of(lambda: tune(run, pd.DataFrame({"x": [1]}), **NEED))
+    assert "got a data frame" in told_
+
+
+# -------------------------------------------------------------------------------------------------------- command line
+
+
+def invoked(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("method", recipes.METHODS)
+def test_each_method_trains_on_each_form_from_the_command_line(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    common = ("--method", method, "--epochs", 1, "--cache", place / "cache")
+    small = ("--backbone", "resnet32", "--size", SIZE, *common)
+    invoked("fit", place / "parts", "--positive", "cracked", *small, "--out", tmp_path / "folder")
+    images, _ = labelled_folder(place / "parts", positive="cracked")
+    listed = pd.DataFrame({"path": images.paths, "label": np.where(images.target, "bad", "good")})
+    listed.to_csv(tmp_path / "list.csv", index=False)
+    given = ("--paths", "path", "--target", "label", "--positive", "bad")
+    invoked("fit", tmp_path / "list.csv", *given, *small, "--out", tmp_path / "list")
+    cifar = written_cifar(tmp_path, "cifar-10-batches-bin", fabricated(CIFAR10_FILES, {"labels": 10}), monkeypatch)
+    invoked("fit", cifar, "--dataset", "cifar10-animal-vehicle", *common, "--out", tmp_path / "dataset")
+    for name in ("folder", "list", "dataset"):
+        config = Run.load(tmp_path / name).config
+        assert (config.loss, config.epochs) == (method.split("+")[0], 1)
+        assert bool(config.lambdas.free) == ("lct" in method)
+        assert (config.sam is not None) == ("sam" in method)
+
+
+def test_the_command_line_goes_from_a_folder_to_predictions(place: Path, tmp_path: Path) -> None:
+    run, folder, cache = place / "run", place / "parts", ("--cache", place / "cache")
+    told = invoked("tune", run, folder, "--maximize", "f1", "--out", tmp_path / "point.json", *cache)
+    assert f"tunelater predict {run} NEW/" in told
+    assert "on 18 test images" in invoked("evaluate", run, folder, "--at", tmp_path / "point.json", *cache)
+    done = invoked("predict", run, folder / "fine", "--at", tmp_path / "point.json", "--out", tmp_path / "r.csv")
+    assert "60 images" in done
+
+
+def test_options_for_images_are_refused_for_a_table(tmp_path: Path) -> None:
+    pd.DataFrame({"x": range(40), "y": [0, 1] * 20}).to_csv(tmp_path / "t.csv", index=False)
+    arguments = ["fit", tmp_path / "t.csv", "--target", "y", "--positive", "1", "--size", 32, "--group", "x"]
+    result = CliRunner().invoke(app, [*map(str, arguments), "--recipe", "released", "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    for words in ("--size, --group is for images", "--paths COLUMN", "--recipe is of a --dataset"):
+        assert words in result.output
