@@ -558,12 +558,13 @@ def _settings(
     base = Config()
     with problems_of(problems):
         base = _base(path, asked, are_images, dataset, recipe)
-    with problems_of(problems):
-        if asked.method is not None:
+    if asked.method is not None:
+        with problems_of(problems):
             base = recipes.with_method(base, asked.method)
-        if asked.epochs is not None:
-            base = recipes.shortened(base, asked.epochs)
-        changes: dict[str, Any] = {"seed": asked.seed, "loss": asked.loss}
+    if asked.epochs is not None and asked.epochs > 0:
+        base = recipes.shortened(base, asked.epochs)
+    changes: dict[str, Any] = {"epochs": asked.epochs, "seed": asked.seed, "loss": asked.loss}
+    with problems_of(problems):
         changes["lambdas"] = LambdaSpace(**_space(base, asked.loss, asked.lambdas, problems))
         return dataclasses.replace(base, **{name: value for name, value in changes.items() if value is not None})
     return None
