@@ -8,6 +8,7 @@ median ratio over the repetitions and its quartiles.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -60,17 +61,17 @@ def main() -> None:
     repeat = parser.parse_args().repeat
     splits = data()
     fixed = LambdaSpace(gamma=0.1, tau=1.0)
-    lct = Config(epochs=EPOCHS, early_stopping=None)
+    lct = Config(epochs=EPOCHS, batch_size=128, early_stopping=None)
     small = {"width": 64, "depth": 2, "dropout": 0.0}
     pairs = {
         "LCT step / fixed-lambda step, tabular trunk": (
             ours(lct, splits),
-            ours(Config(epochs=EPOCHS, early_stopping=None, lambdas=fixed), splits),
+            ours(dataclasses.replace(lct, lambdas=fixed), splits),
         ),
         "our loop / bare PyTorch loop, small MLP": tuple(
             make(
                 Config(
-                    loss="cross_entropy", lambdas=LambdaSpace(), epochs=EPOCHS, early_stopping=None,
+                    loss="cross_entropy", lambdas=LambdaSpace(), epochs=EPOCHS, batch_size=128, early_stopping=None,
                     model=type(lct.model)("mlp", small),
                 ),
                 splits,
@@ -78,7 +79,7 @@ def main() -> None:
             for make in (ours, bare)
         ),
     }  # fmt: skip
-    steps = EPOCHS * N // lct.batch_size
+    steps = EPOCHS * N // 128
     print(f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}, {steps} steps each, {repeat} repetitions")
     for name, (a, b) in pairs.items():
         a(), b()

@@ -53,7 +53,7 @@ VARIED = Config(
     epochs=500,
     batch_size=1,
     clip_norm=None,
-    sam=SAMConfig(rho=0.05, adaptive=True),
+    sam=SAMConfig(rho=0.05, adaptive=True, clip="first"),
     averaging=AveragingConfig(decay=0.99, every="step"),
     early_stopping=None,
     precision="bf16-mixed",

@@ -21,7 +21,8 @@ def test_a_method_is_a_loss_a_space_and_an_optimizer(family, recipe: str, method
     assert (config.sam is not None) == ("sam" in method)
     assert (config.batch_size, config.clip_norm, config.seed) == (128, 0.5, 3)
     assert Config.from_toml(config.to_toml()) == config
-    assert with_method(with_method(config, "focal+lct"), method) == config
+    assert with_method(with_method(config, "focal+lct"), method, recipe=recipe) == config
+    assert config.sam is None or config.sam.clip == ("first" if recipe == "released" else "step")
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -306,6 +306,23 @@ def test_sharpness_aware_steps_equal_a_literal_loop(sam: SAMConfig, clip_norm: f
     assert_close(weights(train(config, WEIGHTED, untrained(config))), weights(literal_sam(config, WEIGHTED)))
 
 
+def test_clipping_the_first_of_sams_gradients_bounds_nothing() -> None:
+    config = small(sam=SAMConfig(0.1, clip="first"), clip_norm=0.01, **CONSTANT)
+    first = weights(train(config, SPLITS, untrained(config)))
+    assert_close(first, weights(literal_sam(replace(config, clip_norm=None), SPLITS)))
+    step = replace(config, sam=SAMConfig(0.1))
+    bounded = weights(train(step, SPLITS, untrained(step)))
+    assert not torch.allclose(first["head.weight"], bounded["head.weight"], rtol=1e-2)
+
+
+def test_a_batch_that_is_left_open_suits_the_number_of_samples() -> None:
+    config = small(batch_size=None, epochs=1)
+    assert [config.for_samples(n).batch_size for n in (10, 30_000, 60_000, 10**7)] == [128, 128, 256, 1024]
+    trained = train(config, SPLITS, untrained(config))
+    assert (trained.config.batch_size, trained.history[-1]["step"]) == (128, 2)
+    assert small(batch_size=7).for_samples(10**7).batch_size == 7
+
+
 def test_only_the_ratios_of_sample_weights_matter_and_their_type_does_not() -> None:
     config = small(schedule=ScheduleConfig("constant"))
     expected = weights(train(config, WEIGHTED, untrained(config)))

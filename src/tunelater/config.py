@@ -152,9 +152,15 @@ class SAMConfig:
     """Radius of the neighbourhood whose worst loss is minimised."""
     adaptive: bool = False
     """Measure the neighbourhood relative to each weight."""
+    clip: Literal["step", "first"] = "step"
+    """Which of a step's two gradients `clip_norm` bounds: the one that the optimizer steps with, which is the point of
+    bounding; or the first, as the paper's released code does, which only points the way, so that nothing is bounded."""
 
     def problems(self) -> list[str]:
-        return [] if 0 < self.rho < math.inf else [f"sam.rho must be positive and finite, got {self.rho}"]
+        problems = Problems()
+        problems.check(0 < self.rho < math.inf, f"sam.rho must be positive and finite, got {self.rho}")
+        problems.check(self.clip in ("step", "first"), f"sam.clip is 'step' or 'first', got {self.clip!r}")
+        return list(problems)
 
 
 @dataclass(frozen=True)
@@ -289,8 +295,8 @@ class Config:
     """Sharpness-aware minimization around the optimizer: two passes a step."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     epochs: int = 100
-    batch_size: int = 128
-    """Samples of a step over all processes together."""
+    batch_size: int | None = None
+    """Samples of a step over all processes together; None suits the number of samples (see `for_samples`)."""
     clip_norm: float | None = 0.5
     """Largest norm of a step's gradient."""
     averaging: AveragingConfig | None = None
@@ -323,7 +329,9 @@ class Config:
             not 1 <= self.epochs <= warmup < math.inf,
             f"schedule.warmup_epochs must be fewer than the {self.epochs} epochs, got {warmup:g}: lower it",
         )
-        problems.check(self.batch_size >= 1, f"batch_size must be 1 or more, got {self.batch_size}")
+        problems.check(
+            self.batch_size is None or self.batch_size >= 1, f"batch_size must be 1 or more, got {self.batch_size}"
+        )
         problems.check(
             self.clip_norm is None or 0 < self.clip_norm < math.inf, f"clip_norm must be positive, got {self.clip_norm}"
         )
@@ -332,6 +340,15 @@ class Config:
         )
         problems.check(0 <= self.seed < 2**63, f"seed must be in [0, 2^63), got {self.seed}")
         problems.raise_if_any()
+
+    def for_samples(self, n: int) -> Config:
+        """The config to train on n samples with: what is left open has a value.
+
+        A batch is a power of two with some hundred steps an epoch on large sets, and the paper's 128 on small ones.
+        """
+        if self.batch_size is not None:
+            return self
+        return dataclasses.replace(self, batch_size=int(min(1024, max(128, 2 ** round(math.log2(max(n, 1) / 200))))))
 
     def to_toml(self) -> str:
         """The resolved config, with every default spelled out; None is written as false."""

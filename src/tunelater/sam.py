@@ -21,8 +21,9 @@ class SAM(torch.optim.Optimizer):
     et al. 2021). The closure runs twice: at w for epsilon, and at w + epsilon for the step. It must zero the gradients,
     and be a pure function of the weights: same batch, same lambda.
 
-    Clipping inside the closure acts on the second gradient alone, since epsilon does not depend on the length of the
-    first. (The paper's released code clips the first and not the second, which is no clipping at all.)
+    A closure that clips bounds the step by the second gradient alone, since epsilon does not depend on the length of
+    the first. (The paper's released code clips the first and not the second, which is no clipping at all.) `second`
+    tells the closure which of the two it is in.
 
     Args:
         base: the optimizer that steps; it keeps the state, learning rate and momentum.
@@ -51,6 +52,8 @@ class SAM(torch.optim.Optimizer):
         self.base, self.module = base, module
         self.rho, self.adaptive, self.first_pass = rho, adaptive, first_pass
         self.param_groups, self.state = base.param_groups, base.state
+        self.second = False
+        """Whether the closure runs for the second time."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
@@ -61,10 +64,12 @@ class SAM(torch.optim.Optimizer):
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         weights = [p.detach().clone() for p in parameters]
         torch._foreach_add_(parameters, self._epsilon(parameters))
+        self.second = True
         try:
             with _still_batch_norm(self.module):
                 closure()
         finally:
+            self.second = False
             torch._foreach_copy_(parameters, weights)  # exactly back: w + epsilon - epsilon would not be w
         self.base.step()
         return loss

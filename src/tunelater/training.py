@@ -110,6 +110,7 @@ def train(
         TrainingDiverged: the loss turned NaN or infinite.
         TrainingInterrupted: stopped before the end; call again with the same arguments to go on.
     """
+    config = config.for_samples(len(splits.train))
     family = loss_family(config.loss, _checked_counts(splits))
     _warn_of_milestones(config)
     fabric = _one_device(config) if fabric is None else _of_precision(fabric, config)
@@ -209,6 +210,7 @@ class _Learner:
         self.module = channels_last(model.to(fabric.device))
         base = _optimizer(config.optimizer, self.module)
         sam = SAM(base, self.module, rho=config.sam.rho, adaptive=config.sam.adaptive) if config.sam else None
+        self._sam = sam
         forward = _compiled(self.module, fabric.device) if config.compile else self.module
         self._wrapped, self._optimizer = fabric.setup(forward, sam or base)
         if sam is not None and fabric.world_size > 1:
@@ -228,13 +230,18 @@ class _Learner:
             self._optimizer.zero_grad()
             loss = weight @ self.family.loss(self._wrapped(x, lam), target, **lam)
             fabric.backward(loss)
-            max_norm = math.inf if config.clip_norm is None else config.clip_norm
+            max_norm = config.clip_norm if config.clip_norm is not None and self._clips else math.inf
             norm = fabric.clip_gradients(self._wrapped, self._optimizer, max_norm=max_norm, error_if_nonfinite=False)
             # Where the norm overflows, clipping gives zeros and Adam stands still, at a finite loss: make it NaN.
             # The gradients are those of all processes, so that what is NaN in one is NaN in all, and all stop.
             return loss + 0 * norm  # type: ignore[operator]
 
         return self._optimizer.step(closure).detach() / fabric.world_size
+
+    @property
+    def _clips(self) -> bool:
+        """Whether the pass that runs is one whose gradient `clip_norm` bounds."""
+        return self._sam is None or self._sam.second == (self.config.sam.clip == "step")  # type: ignore[union-attr]
 
     def average(self, ends_epoch: bool) -> None:
         if self._averaged is not None and (ends_epoch or self.config.averaging.every == "step"):  # type: ignore[union-attr]
@@ -290,7 +297,8 @@ class _Batches:
     def __init__(self, data: Split, config: Config, rank: int, world_size: int) -> None:
         self._data, self._config, self._rank, self._world_size = data, config, rank, world_size
         self._device = data.target.device
-        self.steps_per_epoch = math.ceil(len(data) / config.batch_size)
+        self._size = config.for_samples(len(data)).batch_size or 0
+        self.steps_per_epoch = math.ceil(len(data) / self._size)
         self.steps = config.epochs * self.steps_per_epoch
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
         self._lambdas: dict[str, Tensor] = {}
@@ -328,11 +336,11 @@ class _Batches:
             self._order = torch.from_numpy(order).to(self._device)
             self._lambdas = {n: torch.from_numpy(v).float().to(self._device) for n, v in self._draw(epoch).items()}
             self._epoch = epoch
-        return slice(i * self._config.batch_size, (i + 1) * self._config.batch_size)
+        return slice(i * self._size, (i + 1) * self._size)
 
     def _draw(self, epoch: int) -> dict[str, NDArray[np.float64]]:
         """The lambdas of an epoch: one a step, or one a sample in the order of the samples."""
-        space, seed, size = self._config.lambdas, self._config.seed, self._config.batch_size
+        space, seed, size = self._config.lambdas, self._config.seed, self._size
         starts = range(0, len(self._data), size)
         steps = range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch)
         if self._config.lambda_per == "batch":

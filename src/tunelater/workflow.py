@@ -74,7 +74,7 @@ def fit(
         target: the column to predict; it has two values. Folders of images have none.
         positive: the value (or the folder's name) of the rare event; the paper's datasets know theirs.
         out: the run folder to write; None keeps the run in memory.
-        config: by default, for a table, `Config()` with batches that suit the number of rows; for a dataset,
+        config: by default, for a table, `Config()`; for a dataset,
             `recipes.for_dataset`; for other images, `recipes.images` with a ConvNeXt-tiny that starts from ImageNet.
         fractions: of the rows to train on, to choose on and to report on, drawn at random within each class.
         beta: sub-sample the positives to train on to this imbalance ratio n_-/n_+ (see `imbalance.subsample`); None
@@ -106,7 +106,7 @@ def fit(
     assert prepared is not None
 
     _warn_of_positives(prepared, rows)
-    config = config or Config(batch_size=batch_size_for(len(rows["train"])))
+    config = (config if config is not None else Config()).for_samples(len(rows["train"]))
     form, samples = prepared.fitted(rows["train"], config)
     splits = Splits(_taken(samples, rows["train"]), _taken(samples, rows["validation"]))
     y = prepared.target
@@ -312,11 +312,6 @@ def predict(
     for doubt in stream.doubts():
         warnings.warn(doubt, DoubtfulInputWarning, stacklevel=2)
     return Predictions(rows, alerts, _extrapolates(loaded, point), Path(out), loaded.form.noun)
-
-
-def batch_size_for(rows: int) -> int:
-    """A power of two with some hundred steps an epoch on large tables, and the paper's 128 on small ones."""
-    return int(min(1024, max(128, 2 ** round(np.log2(max(rows, 1) / 200)))))
 
 
 # ------------------------------------------------------------------------------------------- pieces
