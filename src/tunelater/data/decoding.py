@@ -116,7 +116,14 @@ def decode_all(
     with _quiet_pillow():
         decoded = _decoded([file for file in files if not file.problem], size, background, workers)
         images = [file.problem or next(decoded)[1] for file in files]
-    return [(image.strerror or str(image)) if isinstance(image, OSError) else image for image in images]
+    return [
+        image.pixels
+        if isinstance(image, _Decoded)
+        else image
+        if isinstance(image, str)
+        else image.strerror or str(image)
+        for image in images
+    ]
 
 
 @contextmanager
@@ -259,6 +266,11 @@ class _Entry(NamedTuple):
     problem: str = ""
 
 
+class _Decoded(NamedTuple):
+    pixels: np.ndarray
+    digest: str
+
+
 class _Store:
     """The rows of one size and background in a cache folder, and their index."""
 
@@ -325,15 +337,15 @@ class _Store:
                 f"{free / 2**30:.1f} GiB are free; make room, name another folder, or cache smaller images"
             )
 
-    def add(self, file: _File, image: np.ndarray | str) -> None:
+    def add(self, file: _File, image: _Decoded | str) -> None:
         """An image, or why there is none; remembered at the next `commit`."""
         if isinstance(image, str):
             self._fresh[file] = _Entry(problem=image)
             return
         with self._told_of_errors():
             self._rows.seek(self._next * self.row_bytes)
-            _write(self._rows, image)
-        self._fresh[file] = _Entry(self._next, digest_of(image))
+            _write(self._rows, image.pixels)
+        self._fresh[file] = _Entry(self._next, image.digest)
         self._next += 1
 
     def commit(self) -> None:
@@ -384,10 +396,10 @@ def _fill(
 
 def _decoded(
     files: Iterable[_File], size: int, background: tuple[int, int, int], workers: int
-) -> Iterator[tuple[_File, np.ndarray | str | OSError]]:
+) -> Iterator[tuple[_File, _Decoded | str | OSError]]:
     """Each file's image, or why there is none, in the order of the files; decoded a little ahead, on all workers."""
     vision.pillow().Image.init()  # here, and not by several threads at once
-    ahead: deque[tuple[_File, Future[np.ndarray | str | OSError]]] = deque()
+    ahead: deque[tuple[_File, Future[_Decoded | str | OSError]]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
         for file in files:
@@ -401,9 +413,10 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _tried(path: str, size: int, background: tuple[int, int, int]) -> np.ndarray | str | OSError:
+def _tried(path: str, size: int, background: tuple[int, int, int]) -> _Decoded | str | OSError:
     try:
-        return decode(path, size, background)
+        pixels = decode(path, size, background)
+        return _Decoded(pixels, digest_of(pixels))
     except vision.pillow().UnidentifiedImageError:
         return "not an image"
     except MemoryError:
