@@ -153,6 +153,8 @@ def test_a_dataset_keeps_its_owners_test_part(tmp_path: Path, monkeypatch: pytes
     assert set(held_out.rows["test"]) == set(range(500, 600))
     n_negative, n_positive = held_out.data["class_counts"]
     assert n_positive == n_negative // 4
+    with pytest.warns(DoubtfulInputWarning, match="chosen on the test images"):
+        tune(paper, folder, **NEED)
     point = tune(held_out, folder, **NEED)
     assert point.n == len(held_out.rows["validation"])
     assert evaluation(held_out, folder, at=point).n == 100

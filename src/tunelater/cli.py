@@ -236,6 +236,10 @@ def fit(
             )
         shares = ", ".join(f"{n['rows']} {name} ({n['positives']} positive)" for name, n in run.data["splits"].items())
         typer.echo(f"Model {run.id}, trained on {run.form.told}; {run.form.noun}s: {shares}.")
+        if run.data.get("chosen_on_test"):
+            _warn(
+                "protocol paper: the validation images are the test images, so that whatever is chosen flatters itself"
+            )
         typer.echo(f"Run folder: {out}")
         typer.echo(
             f"Next: tunelater tune {_quoted(out)} {_quoted(data)} --maximize precision --subject-to 'recall>=0.9' "

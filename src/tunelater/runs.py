@@ -126,9 +126,15 @@ class Run:
         return digest.hexdigest()[:16]
 
     def score(self, samples: Split, lambdas: Lambdas | Mapping[str, float], *, split: str = "validation") -> Scores:
-        """Log-odds of samples at lambdas; a lambda outside the range trained on is marked as extrapolated."""
+        """Log-odds of samples at lambdas, found on the GPU where there is one; a lambda outside the range trained on is
+        marked as extrapolated."""
         values = {name: np.atleast_1d(np.asarray(v, np.float64)) for name, v in lambdas.items()}
-        scores = score(self.model, samples, values, self.family, split=split, model_id=self.id)
+        home, model_id = next(self.model.parameters()).device, self.id
+        try:
+            model = self.model.to("cuda") if torch.cuda.is_available() else self.model
+            scores = score(model, samples, values, self.family, split=split, model_id=model_id)
+        finally:
+            self.model.to(home)
         outside = np.array([not self.config.lambdas.contains(scores.lam(i)) for i in range(len(scores))])
         return Scores(**{**vars(scores), "extrapolated": outside})
 

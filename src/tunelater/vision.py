@@ -129,7 +129,7 @@ def backbone(name: str, *, pretrained: bool = False, **options: Any) -> nn.Modul
     if pretrained:
         if not library.models.is_model_pretrained(name):
             raise InputError(
-                f"timm has no pretrained weights for {name!r}; pass a file (weights=PATH), or start without"
+                f"timm has no pretrained weights for {name!r}; pass a file: --weights FILE (weights=FILE), or use none"
             )
         _check_hub(name)
     try:
@@ -156,7 +156,7 @@ def _check_hub(name: str) -> None:
 def _no_download(name: str, error: Exception) -> str:
     return (
         f"the pretrained weights of {name!r} could not be downloaded ({_first_line(error)}); pass a file of them "
-        "instead: weights=PATH (.safetensors, or a state dict of PyTorch)"
+        "instead: --weights FILE (weights=FILE), .safetensors or a state dict of PyTorch"
     )
 
 

@@ -504,6 +504,8 @@ def _labelled(
     labelled = run.form.labelled(data, images)
     if labelled.fingerprint == run.data["fingerprint"]:
         index = run.rows[own_split]
+        if run.data.get("chosen_on_test") and own_split == "validation":
+            _warn("the run follows the paper's protocol: it is chosen on the test images, and results will flatter it")
         if not len(index):
             raise InputError(
                 f"the run kept no {own_split} {run.form.noun}s of these; give some that it was not fitted on"
