@@ -91,7 +91,8 @@ def test_width_of_average_precision_is_that_of_its_numerical_derivative(
 ) -> None:
     """What a sample's weight does to scikit-learn's value is its influence."""
     monkeypatch.setattr(intervals, "PSEUDO", 0.0)
-    x, target, weight = sample(1, positives=30, negatives=200, ties=ties, weighted=weighted)
+    distance = 2.5 if prior is None else 4.0  # so that half a positive more decides an end of the interval
+    x, target, weight = sample(1, positives=30, negatives=200, distance=distance, ties=ties, weighted=weighted)
     w = np.ones(len(x)) if weight is None else weight
     own = w[target == 1].sum() / w.sum()
 
@@ -115,6 +116,16 @@ def test_width_of_average_precision_is_that_of_its_numerical_derivative(
     low, high = special.logit(e.low), special.logit(e.high)
     centre = special.expit((low + high) / 2)
     assert (high - low) / 2 == pytest.approx(t * math.sqrt(total) / (centre * (1 - centre)), rel=1e-3)
+
+    monkeypatch.undo()  # with half a positive more, of precision 1/2
+    m, spread = n[1] + 0.5, np.square(moved[target == 1]).sum()
+    mean = (n[1] * centre + 0.25) / m
+    variance = (n[1] ** 2 * spread + n[1] * 0.5 / m * (centre - 0.5) ** 2) / m**2 + parts[0] + of_share
+    reach = t * math.sqrt(variance) / (mean * (1 - mean))
+    expected = [special.expit(special.logit(mean) + sign * reach) for sign in (-1, 1)]
+    assert expected[0] < e.low or expected[1] > e.high
+    both = of_ranking(x, target, weight, prior=prior)["average_precision"]
+    assert both[1:] == pytest.approx((min(expected[0], e.low), max(expected[1], e.high)), abs=1e-4)
 
 
 def test_average_precision_is_centred_with_less_of_the_bias_of_own_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,23 +166,26 @@ def test_an_unknown_share_adds_its_own_variance() -> None:
     assert (e.value, e.high - e.value, e.value - e.low) == pytest.approx((0.2, Z * 0.04, Z * 0.04))
 
 
-def test_losses_gain_half_a_confident_error_in_each_class() -> None:
+@pytest.mark.parametrize("prior", [0.2, None])
+def test_losses_gain_half_a_confident_error_in_each_class(prior: float | None) -> None:
     x, target, _ = sample(3, positives=8, negatives=40, distance=3)
-    x, pi = x - 2, 0.2
+    x, pi = x - 2, prior or 8 / 48
     loss = {1: np.logaddexp(0, -x[target == 1]), 0: np.logaddexp(0, x[target == 0])}
     worse = {1: np.logaddexp(0, -x[target == 0].mean()), 0: np.logaddexp(0, x[target == 1].mean())}
     share, n = {1: pi, 0: 1 - pi}, {1: 8, 0: 40}
     parts = {c: share[c] ** 2 * loss[c].var(ddof=1) / n[c] for c in (0, 1)}
-    t = stats.t.ppf(0.975, sum(parts.values()) ** 2 / sum(v**2 / (n[c] - 1) for c, v in parts.items()))
+    of_share = 0.0 if prior else (loss[1].mean() - loss[0].mean()) ** 2 * pi * (1 - pi) / 48
+    total = sum(parts.values()) + of_share
+    t = stats.t.ppf(0.975, total**2 / sum(v**2 / (n[c] - 1) for c, v in parts.items()))
     value = sum(share[c] * loss[c].mean() for c in (0, 1))
-    ends = [value * math.exp(s * t * math.sqrt(sum(parts.values())) / value) for s in (-1, 1)]
-    centre = spread = 0.0
+    ends = [value * math.exp(s * t * math.sqrt(total) / value) for s in (-1, 1)]
+    centre, spread = 0.0, of_share
     for c in (0, 1):
         both, w = np.append(loss[c], worse[c]), np.append(np.ones(n[c]), 0.5)
         centre += share[c] * (mean := np.average(both, weights=w))
         spread += share[c] ** 2 * np.average((both - mean) ** 2, weights=w) / w.sum()
     ends += [centre * math.exp(s * t * math.sqrt(spread) / centre) for s in (-1, 1)]
-    e = of_proper_scores(x, target, prior=pi)["log_loss"]
+    e = of_proper_scores(x, target, prior=prior)["log_loss"]
     assert (e.value, e.low, e.high) == pytest.approx((value, min(ends), max(ends)))
 
 
@@ -190,6 +204,26 @@ def test_intervals_of_rates_are_jeffreys(line: float, weighted: bool) -> None:
         low, high = stats.beta.ppf([0.025, 0.975], rate * n + 0.5, (1 - rate) * n + 0.5)
         assert e[name].value == pytest.approx(rate)
         assert (e[name].low, e[name].high) == pytest.approx((low, high), abs=0.08 * (high - low))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_interval_of_a_paired_difference_of_rates_has_the_variance_of_its_cells(weighted: bool) -> None:
+    """With many samples: the share on which the two disagree, over Kish's effective size."""
+    x, target, weight = sample(0, positives=900, negatives=900, distance=2, weighted=weighted)
+    y = x + np.random.default_rng(1).normal(size=len(x))
+    point = OperatingPoint({}, special.expit(1.0), 1.0, 0.1, needs={"prior": 0.1})
+    a, b = (
+        (point, Scores(z[None].astype(np.float32), target.astype(np.int8), {}, 0.1, weight, split="test"))
+        for z in (x, y)
+    )
+    for name, c in (("recall", 1), ("fpr", 0)):
+        w = np.ones((target == c).sum()) if weight is None else weight[target == c]
+        gap = (x >= 1)[target == c].astype(float) - (y >= 1)[target == c]
+        mean = np.average(gap, weights=w)
+        sd = math.sqrt((np.average(gap**2, weights=w) - mean**2) / effective_size(w))
+        e = compare(a, b, name)
+        assert e.value == pytest.approx(mean)
+        assert (e.high - e.low) / 2 == pytest.approx(Z * sd, rel=0.08)
 
 
 # ------------------------------------------------------------------------------------------- what must hold
@@ -211,6 +245,8 @@ def test_effective_size(weights: list[float], factor: float) -> None:
 def test_only_relative_weights_count_and_weightless_rows_do_not(prior: float | None) -> None:
     x, target, weight = sample(5, positives=30, negatives=200, ties=True, weighted=True)
     assert weight is not None
+    weight[np.argmax(x - 100 * (target == 0))] = 0  # the positive on top, above which nothing counts
+    x[np.argmax(x - 100 * (target == 0))] = 100
     base = everything(x, target, weight, prior)
     counted = weight > 0
     for same in (

@@ -386,6 +386,21 @@ def test_a_grid_in_parts_gives_the_point_of_the_whole(need: dict, weighted: bool
     assert in_parts == outcome(lambda: OperatingGrid(whole, prior=need.get("prior")).select(**rest))
 
 
+def test_of_equals_in_several_parts_the_higher_recall_wins_then_the_first() -> None:
+    target = np.repeat([1, 0], [4, 16]).astype(np.int8)
+    above = [2, 3, 3, 1]  # positives over all negatives, which is the recall at full specificity
+    rows = [np.where(np.arange(20) < k, 2.0, np.where(target == 1, -2.0, 0.0)) for k in above]
+    s = Scores(np.stack(rows).astype(np.float32), target, SPACE.grid({"tau": 4}), 0.2)
+
+    def part(some: Lambdas) -> Scores:
+        i = next(i for i in range(4) if s.lam(i) == at(some, 0))
+        return dataclasses.replace(s, log_odds=s.log_odds[[i]], lambdas=some)
+
+    point = select_from(part, s.lambdas, 20, maximize="specificity", memory_mb=0)
+    assert point.metrics["recall"].value == 0.75
+    assert point.lam == s.lam(1) == OperatingGrid(s).select(maximize="specificity").lam
+
+
 def test_a_need_that_does_not_read_is_told_before_scoring() -> None:
     def never(_: Lambdas) -> Scores:
         raise AssertionError("scored")
