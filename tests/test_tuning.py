@@ -362,7 +362,7 @@ def test_intervals_cover_what_they_promise(metric: str, prior: float | None, mon
 )
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_grid_in_parts_gives_the_point_of_the_whole(need: dict, weighted: bool) -> None:
-    n, lambdas = 2**17, 7  # two lambdas to a MiB
+    n, lambdas = 2**16, 7  # four lambdas to a MiB: two in a part, and two in the part before
     s = scores(n=n, lambdas=lambdas, weighted=weighted)
     sizes = []
 

@@ -596,14 +596,14 @@ def select_from(
         score: scores of the same samples at the lambdas that it is given.
         lambdas: (L,) arrays by name.
         n: the number of samples.
-        memory_mb: bound on the scores held at a time, MiB; one lambda at the least.
+        memory_mb: bound on the scores held at a time, MiB; two lambdas at the least.
 
     Raises:
         InputError, Infeasible: as `OperatingGrid` and its `select`.
     """
     need = _Need.of(maximize, minimize, cost, subject_to)
     size = max((len(values) for values in lambdas.values()), default=1)
-    at_once = max(1, memory_mb * 2**20 // (4 * max(n, 1)))
+    at_once = max(1, memory_mb * 2**20 // (2 * 4 * max(n, 1)))  # a part lives on while the next is scored
 
     def parts() -> Iterable[OperatingGrid]:
         for start in range(0, size, at_once):
