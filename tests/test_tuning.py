@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from tunelater.distributions import Lambdas, LambdaSpace, Linear, at
+from tunelater.distributions import Lambdas, LambdaSpace, Linear, at, keyed_rng
 from tunelater.losses import logit
 from tunelater.metrics import Constraint
 from tunelater.problems import InputError
@@ -490,6 +490,55 @@ def test_bounds_of_constraints(text: str, sound: bool) -> None:
     else:
         with pytest.raises(InputError, match="so no bound can be"):
             Constraint.parse(text)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("prior", [None, 0.05])
+def test_bootstrap_intervals_equal_a_loop_over_resampled_rows(weighted: bool, prior: float | None) -> None:
+    rng = np.random.default_rng(3)
+    target = (np.arange(90) % 6 == 0).astype(np.int8)
+    log_odds = np.round(rng.normal(1.5 * target, 1.0), 1).astype(np.float32)[None]  # with ties
+    weight = rng.integers(1, 4, 90).astype(np.float64) if weighted else None
+    scores = Scores(log_odds, target, {}, 0.2, weight)
+    point = OperatingGrid(scores, prior=prior).select(maximize="f1", bootstrap=200, seed=5)
+    w = np.ones(90) if weight is None else weight
+    rows = {c: np.flatnonzero(target == c) for c in (1, 0)}
+    draw, found = keyed_rng(5, "bootstrap"), []
+    z = point.log_odds(log_odds[0], 0.2)
+    alerts = point.decide(log_odds[0], 0.2)
+    for _ in range(200):
+        index, share = [], []
+        for c, of_class in rows.items():
+            counts = draw.multinomial(len(of_class), np.full(len(of_class), 1 / len(of_class)))
+            index.append(np.repeat(of_class, counts))
+            total = (w[of_class].sum() / w.sum()) if prior is None else (prior if c else 1 - prior)
+            share.append(np.repeat(total / w[index[-1]].sum(), len(index[-1])))
+        i, v = np.concatenate(index), np.concatenate(share) * w[np.concatenate(index)]
+        y, p = target[i], 1 / (1 + np.exp(-z[i].astype(np.float64)))
+        found.append(
+            {
+                "auc": sk.roc_auc_score(y, z[i], sample_weight=v),
+                "average_precision": sk.average_precision_score(y, z[i], sample_weight=v),
+                "brier": sk.brier_score_loss(y, p, sample_weight=v),
+                "log_loss": sk.log_loss(y, p, sample_weight=v),
+                "recall": sk.recall_score(y, alerts[i], sample_weight=v),
+                "precision": sk.precision_score(y, alerts[i], sample_weight=v),
+                "f1": sk.f1_score(y, alerts[i], sample_weight=v),
+            }
+        )
+    for name in found[0]:
+        low, high = np.percentile([each[name] for each in found], [2.5, 97.5])
+        assert point.metrics[name].low == pytest.approx(min(low, point.metrics[name].value), abs=1e-6), name
+        assert point.metrics[name].high == pytest.approx(max(high, point.metrics[name].value), abs=1e-6), name
+    assert assess(point, scores, bootstrap=200, seed=5) == dict(point.metrics)
+    assert assess(point, scores, seed=5) != dict(point.metrics)
+
+
+@pytest.mark.parametrize("number", [99, 0, True, 200.0, "1000"])
+def test_a_bootstrap_needs_resamples(number: object) -> None:
+    scores = Scores(np.zeros((1, 4), np.float32), np.array([0, 1, 0, 1], np.int8), {}, 0.5)
+    with pytest.raises(InputError, match="100 resamples or more"):
+        OperatingGrid(scores).select(maximize="f1", bootstrap=number)  # type: ignore[arg-type]
 
 
 def test_interval_does_not_collapse_where_no_error_was_seen() -> None:

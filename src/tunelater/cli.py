@@ -52,6 +52,9 @@ Paths = Annotated[
         rich_help_panel=IMAGES,
     ),
 ]
+Bootstrap = Annotated[
+    int | None, typer.Option(metavar="N", help="Intervals from N resamples instead.", show_default=False)
+]
 ImageFolder = Annotated[
     Path | None,
     typer.Option("--images", help="Where those files are. [the CSV's folder]", rich_help_panel=IMAGES),
@@ -284,6 +287,7 @@ def tune(
         bool, typer.Option("--allow-test", help="Choose on the run's test data (figures are then flattered).")
     ] = False,
     force: Force = False,
+    bootstrap: Bootstrap = None,
     paths: Paths = None,
     images: ImageFolder = None,
     on_bad: OnBad = "raise",
@@ -311,6 +315,7 @@ def tune(
                 out=out,
                 force=force,
                 allow_test=allow_test,
+                bootstrap=bootstrap,
                 images=source,
                 problems=list(problems),
             )
@@ -329,6 +334,7 @@ def evaluate(
     run: RunArgument,
     data: DataArgument,
     at: At,
+    bootstrap: Bootstrap = None,
     paths: Paths = None,
     images: ImageFolder = None,
     on_bad: OnBad = "raise",
@@ -343,7 +349,7 @@ def evaluate(
         from tunelater.workflow import evaluation
 
         with _decoding(path=paths, folder=images, on_bad=on_bad, cache=cache) as source:
-            done = evaluation(run, data, at=at, images=source)
+            done = evaluation(run, data, at=at, bootstrap=bootstrap, images=source)
         title = f"Operating point {at} on {done.n} {done.split} {done.noun}s of {data}, {done.n_positive} positive"
         _print_estimates(title, done.point, done.estimates)
 

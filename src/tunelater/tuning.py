@@ -39,6 +39,8 @@ from tunelater.metrics import (
     Metric,
     Ranking,
     ThresholdMetric,
+    auc,
+    average_precision,
     evaluate_one,
     metric,
     per_lambda,
@@ -273,6 +275,7 @@ class OperatingGrid:
         subject_to: str | Sequence[str] = (),
         confidence: float = 0.95,
         seed: int = 0,
+        bootstrap: int | None = None,
     ) -> OperatingPoint:
         """The best operating point for a need.
 
@@ -286,14 +289,15 @@ class OperatingGrid:
             subject_to: constraints such as `"recall>=0.9"`, all of which must hold on the samples.
             confidence: of the intervals, in (0, 1).
             seed: of the intervals' draws, a whole number from 0 up.
+            bootstrap: intervals from so many resamples; see `assess`.
 
         Raises:
             InputError: no objective or several, unknown metrics, constraints that do not read, a confidence or seed out
                 of range.
             Infeasible: no operating point meets the constraints; says what is attainable.
         """
-        need = _Need.of(maximize, minimize, cost, subject_to, _problems_of_draws(confidence, seed))
-        return _chosen(lambda: [self], need, confidence, seed)
+        need = _Need.of(maximize, minimize, cost, subject_to, problems_of_draws(confidence, seed, bootstrap))
+        return _chosen(lambda: [self], need, confidence, seed, bootstrap)
 
     def _best(self, need: _Need) -> _Candidate | None:
         """The best lambda and threshold for a need, None where no threshold of any lambda is allowed."""
@@ -382,24 +386,38 @@ class OperatingGrid:
         )
 
 
-def assess(point: OperatingPoint, scores: Scores, *, confidence: float = 0.95, seed: int = 0) -> dict[str, Estimate]:
+def assess(
+    point: OperatingPoint,
+    scores: Scores,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+    bootstrap: int | None = None,
+) -> dict[str, Estimate]:
     """What a point achieves on other labelled samples, with intervals.
 
     A prior that the point was chosen for holds here too; otherwise the samples' own share of positives counts.
+
+    The intervals come from posteriors of the error rates and from influences (`tunelater.intervals`), or, if
+    `bootstrap` says so, from resampling each class. With few positives the latter are too narrow where a metric is near
+    its end (`benchmarks/README.md`), and a point where no error was seen.
 
     Args:
         scores: of one lambda, the point's (or a grid that contains it).
         confidence: of the intervals, in (0, 1).
         seed: of the intervals' draws, a whole number from 0 up.
+        bootstrap: None, or the number of resamples, 100 or more, that percentile intervals are taken from. They keep
+            the size of each class.
 
     Raises:
-        InputError: scores of another model, of other lambdas or of one class; a confidence or seed out of range.
+        InputError: scores of another model, of other lambdas or of one class; a confidence, seed or number of resamples
+            out of range.
     """
     problems = Problems()
     index = _index(point, scores, problems)
-    problems.add(*_problems_of_classes(scores, "assessing"), *_problems_of_draws(confidence, seed))
+    problems.add(*_problems_of_classes(scores, "assessing"), *problems_of_draws(confidence, seed, bootstrap))
     problems.raise_if_any()
-    return _estimates(point, scores, index, point.needs.get("prior"), confidence, seed)
+    return _estimates(point, scores, index, point.needs.get("prior"), confidence, seed, bootstrap)
 
 
 def compare(
@@ -437,7 +455,7 @@ def compare(
     if name == "cost":
         problems.check("cost" in a[0].needs, "comparing costs needs points that were chosen for costs")
     rows = [_index(point, scores, problems) for point, scores in (a, b)]
-    problems.add(*_problems_of_classes(a[1], "comparing"), *_problems_of_draws(confidence, seed))
+    problems.add(*_problems_of_classes(a[1], "comparing"), *problems_of_draws(confidence, seed))
     problems.check(isinstance(n, Integral) and n >= 1, f"an interval needs one or more draws n, got {n!r}")
     if name not in ("brier", "log_loss", "cost"):
         try:
@@ -478,9 +496,13 @@ def _problems_of_classes(scores: Scores, job: str) -> list[str]:
     ]
 
 
-def _problems_of_draws(confidence: float, seed: int) -> list[str]:
+def problems_of_draws(confidence: float = 0.95, seed: int = 0, bootstrap: int | None = None) -> list[str]:
     """What keeps intervals from being drawn."""
     problems = problems_of_confidence(confidence)
+    if bootstrap is not None and not (
+        isinstance(bootstrap, Integral) and not isinstance(bootstrap, bool) and bootstrap >= 100
+    ):
+        problems.append(f"a bootstrap needs 100 resamples or more (1000 are customary), got {bootstrap!r}")
     if not (isinstance(seed, Integral) and not isinstance(seed, bool) and 0 <= seed < 2**64):
         problems.append(f"a seed is a whole number from 0 up (under 2^64), got {seed!r}")
     return problems
@@ -500,7 +522,7 @@ def _drawn_pair(
     Within each class the four cells (both alert, one, the other, none) are drawn from their posterior under Jeffreys'
     prior, so that what the two agree on cancels, and agreement on a few samples is not taken for agreement on all.
     """
-    rng = keyed_rng(seed, "bootstrap")
+    rng = keyed_rng(seed, "posterior")
     rates = []
     for c in (1, 0):
         w, (first, second) = weight[target == c], (alert[target == c] for alert in alerts)
@@ -588,6 +610,7 @@ def select_from(
     minimize: str | None = None,
     cost: Cost | Mapping[str, float] | None = None,
     subject_to: str | Sequence[str] = (),
+    bootstrap: int | None = None,
     memory_mb: int = 1024,
 ) -> OperatingPoint:
     """As `OperatingGrid.select`, over grids of any size: lambdas are scored and searched in parts of bounded memory.
@@ -601,7 +624,7 @@ def select_from(
     Raises:
         InputError, Infeasible: as `OperatingGrid` and its `select`.
     """
-    need = _Need.of(maximize, minimize, cost, subject_to)
+    need = _Need.of(maximize, minimize, cost, subject_to, problems_of_draws(0.95, 0, bootstrap))
     size = max((len(values) for values in lambdas.values()), default=1)
     at_once = max(1, memory_mb * 2**20 // (2 * 4 * max(n, 1)))  # a part lives on while the next is scored
 
@@ -610,10 +633,12 @@ def select_from(
             part = {name: values[start : start + at_once] for name, values in lambdas.items()}
             yield OperatingGrid(score(part), prior, allow_test)
 
-    return _chosen(parts, need, confidence=0.95, seed=0)
+    return _chosen(parts, need, confidence=0.95, seed=0, bootstrap=bootstrap)
 
 
-def _chosen(parts: Callable[[], Iterable[OperatingGrid]], need: _Need, confidence: float, seed: int) -> OperatingPoint:
+def _chosen(
+    parts: Callable[[], Iterable[OperatingGrid]], need: _Need, confidence: float, seed: int, bootstrap: int | None
+) -> OperatingPoint:
     """The best operating point of the same samples' grids, with what it achieves."""
     best: tuple[float, float] | None = None
     chosen: tuple[OperatingPoint, Scores, float | None] | None = None
@@ -631,7 +656,7 @@ def _chosen(parts: Callable[[], Iterable[OperatingGrid]], need: _Need, confidenc
     if chosen is None:
         raise Infeasible(_attainable(parts(), need))
     point, scores, prior = chosen
-    return dataclasses.replace(point, metrics=_estimates(point, scores, 0, prior, confidence, seed))
+    return dataclasses.replace(point, metrics=_estimates(point, scores, 0, prior, confidence, seed, bootstrap))
 
 
 def problems_of_needs(
@@ -737,7 +762,13 @@ def _attainable(parts: Iterable[OperatingGrid], need: _Need) -> list[str]:
 
 
 def _estimates(
-    point: OperatingPoint, scores: Scores, index: int, prior: float | None, confidence: float, seed: int
+    point: OperatingPoint,
+    scores: Scores,
+    index: int,
+    prior: float | None,
+    confidence: float,
+    seed: int,
+    bootstrap: int | None,
 ) -> dict[str, Estimate]:
     """Every metric of a point on samples, with intervals.
 
@@ -760,12 +791,50 @@ def _estimates(
     draws = _drawn_confusion(weight, target, alerts, prior, seed)
     out = {}
     for name, m in names.items():
-        low, high = np.percentile(m.values(draws), [tail, 100 - tail])
-        value = float(m.values(observed)[0])
-        out[name] = Estimate(value, min(float(low), value), max(float(high), value))
+        out[name] = _within(float(m.values(observed)[0]), m.values(draws), tail)
 
-    ranked = of_ranking(scores.log_odds[index], target, weight, prior=prior, confidence=confidence)
-    return out | ranked | of_proper_scores(log_odds, target, weight, prior=prior, confidence=confidence)
+    out |= of_ranking(scores.log_odds[index], target, weight, prior=prior, confidence=confidence)
+    out |= of_proper_scores(log_odds, target, weight, prior=prior, confidence=confidence)
+    if bootstrap is None:
+        return out
+    resampled = _resampled(log_odds, alerts, target, weight, prior, names, int(bootstrap), seed)
+    return {name: _within(out[name].value, resampled[name], tail) for name in out}
+
+
+def _within(value: float, draws: Floats, tail: float) -> Estimate:
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return Estimate(value, min(float(low), value), max(float(high), value))
+
+
+def _resampled(
+    log_odds: Floats,
+    alerts: NDArray[np.bool_],
+    target: NDArray,
+    weight: Floats,
+    prior: float | None,
+    names: Mapping[str, ThresholdMetric],
+    n: int,
+    seed: int,
+) -> dict[str, Floats]:
+    """(n,) values of each metric on samples drawn with replacement within each class, as weights: nothing is copied."""
+    rng = keyed_rng(seed, "bootstrap")
+    labels = Labels.of(target)
+    ranking, losses = Ranking(log_odds, labels), [loss.numpy() for loss in sample_scores(log_odds, labels.sign)]
+    total = {1: float(weight[labels.positive].sum()), 0: float(weight[labels.negative].sum())}
+    tp, fp, whole = np.empty(n), np.empty(n), np.empty((n, 4))
+    for i in range(n):
+        drawn = np.empty(len(weight))
+        for k, rows in ((1, labels.positive), (0, labels.negative)):
+            counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows))) * weight[rows]
+            # Weights that happen to be all zero in a resample leave the class as it is.
+            drawn[rows] = counts * (total[k] / counts.sum()) if counts.sum() > 0 else weight[rows]
+        w = drawn if prior is None else prior_weight(target, drawn, prior)
+        curve = ranking.curve(w)
+        tp[i], fp[i] = (float(drawn[alerts & (target == k)].sum()) for k in (1, 0))
+        whole[i] = auc(curve)[0], average_precision(curve)[0], *(float(w @ loss / w.sum()) for loss in losses)
+    c = _single(tp, fp, weight, target, prior)
+    ranked = dict(zip(("auc", "average_precision", "brier", "log_loss"), whole.T, strict=True))
+    return {name: m.values(c) for name, m in names.items()} | ranked
 
 
 def _confusion(weight: Floats, target: NDArray, alerts: NDArray[np.bool_], prior: float | None) -> Curve:
@@ -784,7 +853,7 @@ def _drawn_confusion(
     weight: Floats, target: NDArray, alerts: NDArray[np.bool_], prior: float | None, seed: int, n: int = 4000
 ) -> Curve:
     """(n,) confusion shares under draws of both rates, and of the share of positives where no prior is stated."""
-    rng = keyed_rng(seed, "bootstrap")
+    rng = keyed_rng(seed, "posterior")
     rates = [_drawn_share(rng, weight[target == c], alerts[target == c], n) for c in (1, 0)]
     share = _drawn_share(rng, weight, target == 1, n) if prior is None else np.full(n, prior)
     tp, fp, nothing = rates[0] * share, rates[1] * (1 - share), np.zeros(n)

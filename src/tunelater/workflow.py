@@ -41,7 +41,16 @@ from tunelater.runs import FORMAT as RUN_FORMAT
 from tunelater.runs import Run, another_lives, building, output_problems, publish
 from tunelater.scoring import Scores, check_lambdas
 from tunelater.training import train
-from tunelater.tuning import FORMAT, Cost, Estimate, OperatingPoint, assess, problems_of_needs, select_from
+from tunelater.tuning import (
+    FORMAT,
+    Cost,
+    Estimate,
+    OperatingPoint,
+    assess,
+    problems_of_draws,
+    problems_of_needs,
+    select_from,
+)
 
 SMALLEST_SPLIT_OF_POSITIVES = 5
 """Positives under which a split says next to nothing; fitting warns."""
@@ -149,6 +158,7 @@ def tune(
     out: str | Path | None = None,
     force: bool = False,
     allow_test: bool = False,
+    bootstrap: int | None = None,
     images: ImageSource | None = None,
     problems: Sequence[str] = (),
 ) -> OperatingPoint:
@@ -164,6 +174,7 @@ def tune(
             A grid whose scores would not fit in memory is searched in parts.
         out: where to write the operating point as JSON.
         allow_test: choose on the test rows of the table that the run was fitted on.
+        bootstrap: intervals from so many resamples; see `tuning.assess`.
         images: how image files are read, for a run on images.
         problems: what the caller found wrong already, to be told with the rest.
 
@@ -176,6 +187,7 @@ def tune(
     if out is not None:
         found.add(*_problems_of_point_file(Path(out), data, force))
     found.add(*problems_of_needs(maximize=maximize, minimize=minimize, cost=cost, subject_to=subject_to, prior=prior))
+    found.add(*problems_of_draws(bootstrap=bootstrap))
     loaded = _loaded(run, data, found)
     if loaded is not None:
         with problems_of(found):
@@ -195,6 +207,7 @@ def tune(
         minimize=minimize,
         cost=cost,
         subject_to=subject_to,
+        bootstrap=bootstrap,
     )
     if out is not None:
         with _replacing(Path(out)) as partial:
@@ -216,7 +229,12 @@ class Evaluation:
 
 
 def evaluate(
-    run: Run | str | Path, data: Data, *, at: OperatingPoint | str | Path, images: ImageSource | None = None
+    run: Run | str | Path,
+    data: Data,
+    *,
+    at: OperatingPoint | str | Path,
+    bootstrap: int | None = None,
+    images: ImageSource | None = None,
 ) -> dict[str, Estimate]:
     """What an operating point achieves on labelled rows, with 95% intervals.
 
@@ -225,19 +243,26 @@ def evaluate(
             table, rows that equal training rows of that table, or validation rows (on which training stopped and the
             point was chosen), are left out, with a warning.
         at: an operating point, or its file.
+        bootstrap: intervals from so many resamples; see `tuning.assess`.
         images: how image files are read, for a run on images.
 
     Raises:
         InputError: everything wrong with the arguments and the data, or a point of another model.
     """
-    return evaluation(run, data, at=at, images=images).estimates
+    return evaluation(run, data, at=at, bootstrap=bootstrap, images=images).estimates
 
 
 def evaluation(
-    run: Run | str | Path, data: Data, *, at: OperatingPoint | str | Path, images: ImageSource | None = None
+    run: Run | str | Path,
+    data: Data,
+    *,
+    at: OperatingPoint | str | Path,
+    bootstrap: int | None = None,
+    images: ImageSource | None = None,
 ) -> Evaluation:
     """As `evaluate`, and the rows that it was done on."""
     found = Problems()
+    found.add(*problems_of_draws(bootstrap=bootstrap))
     loaded = _loaded(run, data, found)
     point = _point(at, loaded, found)
     if loaded is not None:
@@ -248,7 +273,12 @@ def evaluation(
     assert point is not None
     scores = loaded.score(samples, {name: np.array([v]) for name, v in point.lam.items()}, split=split)
     return Evaluation(
-        assess(point, scores), point, split, len(samples), int((samples.target == 1).sum()), loaded.form.noun
+        assess(point, scores, bootstrap=bootstrap),
+        point,
+        split,
+        len(samples),
+        int((samples.target == 1).sum()),
+        loaded.form.noun,
     )
 
 
