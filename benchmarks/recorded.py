@@ -55,7 +55,7 @@ def config_of(task: str, method: str, epochs: int, seed: int, weights: str | Non
     elif task == "skin-tuned":
         config = recipes.images("tf_efficientnet_lite0", size=72, seed=seed, weights=weights)
     else:
-        config = recipes.images("resnet32", size=48 if task == "skin" else 28, seed=seed)
+        config = recipes.images("resnet32", size=32 if task == "skin" else 28, seed=seed)
     config = recipes.with_method(config, method)
     return dataclasses.replace(recipes.shortened(config, epochs), early_stopping=None, precision="bf16-mixed")
 

@@ -560,3 +560,27 @@ def test_what_is_of_two_classes_is_refused_of_more(name: str) -> None:
     ):
         with pytest.raises(InputError, match=r"got 3 classes: use log_posterior"):
             ask()
+
+
+@pytest.mark.parametrize(
+    ("lam", "words"),
+    [
+        ({"gamma": 0.1, "tau": 1.0, "foo": 2.0}, ["has no hyperparameter 'foo'"]),
+        ({"gamma": 0.1, "tua": 1.0}, ["needs its hyperparameter 'tau', got gamma, tua", "'tua'; did you mean 'tau'?"]),
+        ({"gamma": -5.0, "tau": math.nan}, ["gamma of loss 'vs' must lie in [0, inf], got -5", "tau of loss 'vs'"]),
+        ({}, ["'gamma', got none", "'tau', got none"]),
+    ],
+)
+def test_hyperparameters_that_are_wrong_are_told_at_once(lam: Lam, words: list[str]) -> None:
+    family = loss_family("vs", [90, 10])
+    z, y = torch.zeros(3, 2), torch.tensor([0, 1, 0])
+    calls = [
+        lambda: family.loss(z, y, **lam),
+        lambda: family.log_odds(z, **lam),
+        lambda: family.log_posterior(z, **lam),
+    ]
+    for call in calls:
+        with pytest.raises(InputError) as error:
+            call()
+        told = "\n".join(error.value.problems)
+        assert all(word in told for word in words), told

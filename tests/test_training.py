@@ -153,7 +153,7 @@ def literal(
                 draws = config.lambdas.draw(config.seed, step, size=len(rows))
                 lam = {name: torch.tensor(values, dtype=torch.float32) for name, values in draws.items()}
             each = literal_loss(config.loss, counts, model(data.x[rows], lam), data.target[rows], lam)
-            loss = (weight[rows] * each).sum() / weight[rows].sum()
+            loss = (weight[rows] / weight.mean() * each).sum() / len(rows)
             optimizer.zero_grad()
             loss.backward()
             if config.clip_norm is not None:
@@ -182,7 +182,7 @@ def literal_sam(config: Config, splits: Splits, processes: int = 1) -> LossCondi
             share = rows[rank::processes]
             for worst in (False, True):
                 each = literal_loss(config.loss, counts, model(data.x[share], lam), data.target[share], lam)
-                loss = (weight[share] * each).sum() / weight[rows].sum()
+                loss = (weight[share] / weight.mean() * each).sum() / len(rows)
                 gradient = torch.autograd.grad(loss, parameters)
                 with torch.no_grad():
                     if not worst:
@@ -321,6 +321,26 @@ def test_a_batch_that_is_left_open_suits_the_number_of_samples() -> None:
     trained = train(config, SPLITS, untrained(config))
     assert (trained.config.batch_size, trained.history[-1]["step"]) == (128, 2)
     assert small(batch_size=7).for_samples(10**7).batch_size == 7
+
+
+@pytest.mark.parametrize("batch_size", [16, 4000])
+def test_small_batches_learn_the_weighted_share_of_positives(batch_size: int) -> None:
+    """Of inputs that tell nothing, the posterior is the weighted share, however the weights fall into batches."""
+    n = 4000
+    target = (torch.arange(n) % 50 == 0).long()
+    data = TensorSplit(torch.ones(n, FEATURES), target, torch.where(target == 1, 49.0, 1.0))
+    config = small(
+        batch_size=batch_size,
+        epochs=6 if batch_size == 16 else 300,
+        loss="cross_entropy",
+        lambdas=LambdaSpace(),
+        optimizer=OptimizerConfig("adam", 0.01, weight_decay=0.0),
+        clip_norm=None,
+    )
+    trained = train(config, Splits(data, data), untrained(config))
+    log_odds = score(trained.model, data, {}, trained.family).log_odds[0]
+    assert trained.family.prior == pytest.approx(0.5)
+    assert abs(float(log_odds[0])) < 0.1  # with each batch's own weights it is about -1
 
 
 def test_only_the_ratios_of_sample_weights_matter_and_their_type_does_not() -> None:
@@ -1172,12 +1192,14 @@ def test_splits_without_both_classes_are_refused_together(tmp_path: Path) -> Non
     x = torch.zeros(4, FEATURES)
     unseen = TensorSplit(x, torch.tensor([0, 0, 1, 1]), torch.tensor([1.0, 1, 0, 0]))
     splits = Splits(TensorSplit(x, torch.zeros(4, dtype=torch.int64)), unseen)
+    config = small(early_stopping=EarlyStoppingConfig())
     with pytest.raises(InputError) as error:
-        train(small(), splits, untrained(small()), folder=tmp_path)
+        train(config, splits, untrained(config), folder=tmp_path)
     training_problem, validation_problem = error.value.problems
     assert "the training split needs both classes, got weights [4.0, 0.0]" in training_problem
     assert "the validation split needs both classes, got weights [2.0, 0.0]" in validation_problem
     assert not any(tmp_path.iterdir())
+    train(small(epochs=1), Splits(SPLITS.train, unseen), untrained(small()))  # which nothing looks at
 
 
 # ------------------------------------------------------------------------------------------- TensorBoard

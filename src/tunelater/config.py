@@ -72,6 +72,8 @@ TRUNK_OPTIONS: Mapping[str, type[MLPOptions | ResNet32Options]] = {"mlp": MLPOpt
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """The trunk: which network, and how it is made."""
+
     trunk: str = "mlp"
     """Which network turns an input into pooled features: `mlp`, `resnet32`, or the name of a model of timm's."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -99,6 +101,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class FiLMConfig:
+    """How lambda enters the network (Section 4.3)."""
+
     placement: Literal["features", "stages"] = "features"
     """On the pooled features (the paper), or after every stage of the trunk: then lambda changes what the trunk does,
     and scoring takes a pass through it for each lambda. The paper's start, with its sigma near 0, shrinks the output of
@@ -125,6 +129,8 @@ class FiLMConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
+    """What takes the steps, and how large."""
+
     name: Literal["sgd", "adam", "adamw"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
@@ -148,6 +154,8 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class SAMConfig:
+    """Sharpness-aware minimization (Eq. 5; Foret et al. 2021): steps with the gradient at the worst point nearby."""
+
     rho: float = 0.1
     """Radius of the neighbourhood whose worst loss is minimised."""
     adaptive: bool = False
@@ -165,6 +173,8 @@ class SAMConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
+    """How the learning rate changes over the training."""
+
     name: Literal["constant", "multistep", "cosine"] = "cosine"
     milestones: tuple[int, ...] = ()
     """Epochs at which `multistep` multiplies the learning rate by `factor`."""
@@ -201,6 +211,8 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class AveragingConfig:
+    """An average of the weights over the training, which is the model that results."""
+
     decay: float = 0.9
     """Exponential moving average of the weights: the share of the old average that an update keeps."""
     every: Literal["epoch", "step"] = "epoch"
@@ -214,6 +226,8 @@ class AveragingConfig:
 
 @dataclass(frozen=True)
 class EarlyStoppingConfig:
+    """When to stop before the last epoch, and which epoch's weights to keep."""
+
     metric: str = "log_loss"
     """A metric of the validation split, averaged over a small grid of lambdas; the best epoch's weights are kept. With
     few positives a ranking metric is too noisy to stop on (`benchmarks/README.md`)."""

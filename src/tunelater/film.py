@@ -92,7 +92,13 @@ class FiLM(nn.Module):
                     nn.init.zeros_(parameter) if zero else nn.init.uniform_(parameter, -bound, bound)
 
     def vector(self, lam: Mapping[str, Hyperparameter]) -> Tensor:
-        """(M, D) network input from named hyperparameters; M is 1 for floats."""
+        """(M, D) network input from named hyperparameters; M is 1 for floats.
+
+        Raises:
+            InputError: hyperparameters that are missing.
+        """
+        if missing := [name for name in self.names if name not in lam]:
+            raise InputError(f"FiLM needs {', '.join(self.names)}, got no {', '.join(missing)}")
         if all(isinstance(lam[name], float | int) for name in self.names):
             raw = self.low.new_tensor([[lam[name] for name in self.names]])
         else:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunelater.problems import InputError, did_you_mean
+from tunelater.problems import InputError, Problems, did_you_mean
 
 Hyperparameter = float | Tensor
 
@@ -86,7 +86,7 @@ class LossFamily(ABC):
 
     name: ClassVar[str]
     hyperparameters: ClassVar[Mapping[str, tuple[float, float]]]
-    """Each hyperparameter's closed range."""
+    """Each hyperparameter's closed range, where the loss has a link."""
     neutral: ClassVar[Mapping[str, float]]
     """The value of each hyperparameter at which the family is the cross-entropy (up to a constant factor)."""
 
@@ -98,6 +98,11 @@ class LossFamily(ABC):
         object.__setattr__(self, "beta", counts[0] / counts[1] if len(counts) == 2 else max(counts) / min(counts))
 
     @property
+    def domain(self) -> Mapping[str, tuple[float, float]]:
+        """Each hyperparameter's closed range, where the loss is defined."""
+        return self.hyperparameters
+
+    @property
     def prior(self) -> float:
         """The share of the positive class in the training data.
 
@@ -107,18 +112,45 @@ class LossFamily(ABC):
         self._check_binary("prior")
         return self.class_counts[1] / sum(self.class_counts)
 
-    @abstractmethod
     def loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
         """The loss of each sample, not averaged.
 
         Args:
             logits: (N, K), any floating dtype; half precision is computed in float32.
             target: (N,) class indices, int64.
-            lam: the family's hyperparameters by name.
+            lam: the family's hyperparameters by name: numbers, or tensors of shape () or (N,), whose values are not
+                looked at.
 
         Returns:
             (N,) non-negative losses, float32 or wider.
+
+        Raises:
+            InputError: hyperparameters that are missing, unknown or out of range.
         """
+        self._check(lam)
+        return self._loss(logits, target, **lam)
+
+    @abstractmethod
+    def _loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
+        """As `loss`, of hyperparameters that are as they should be."""
+
+    def _check(self, lam: Mapping[str, Hyperparameter]) -> None:
+        ranges = self.domain
+        numbers = {name: value for name, value in lam.items() if isinstance(value, int | float) and name in ranges}
+        if lam.keys() == ranges.keys() and all(low <= numbers.get(n, low) <= high for n, (low, high) in ranges.items()):
+            return
+        problems = Problems()
+        for name in ranges.keys() - lam.keys():
+            problems.add(f"loss {self.name!r} needs its hyperparameter {name!r}, got {', '.join(lam) or 'none'}")
+        for name in lam.keys() - ranges.keys():
+            hint = did_you_mean(name, ranges) if ranges else "; it has none"
+            problems.add(f"loss {self.name!r} has no hyperparameter {name!r}{hint}")
+        for name, value in numbers.items():
+            low, high = ranges[name]
+            problems.check(
+                low <= value <= high, f"{name} of loss {self.name!r} must lie in [{low:g}, {high:g}], got {value}"
+            )
+        problems.raise_if_any()
 
     def scale(self, like: Tensor, **lam: Hyperparameter) -> Tensor:
         """What the family multiplies the logits by, broadcastable to (N, K)."""
@@ -146,6 +178,7 @@ class LossFamily(ABC):
     def margin(self, logits: Tensor, **lam: Hyperparameter) -> Tensor:
         """(N,) s_+ z_+ - s_- z_- of binary logits (N, 2): the one number of a sample on which the loss depends."""
         self._check_binary("margin", logits.shape[-1])
+        self._check(lam)
         scaled = self._scaled(logits, **lam)
         return scaled[..., 1] - scaled[..., 0]
 
@@ -165,6 +198,7 @@ class LossFamily(ABC):
         Args:
             prior: K positive numbers that sum to one; None is the training frequencies.
         """
+        self._check(lam)
         scores = self.unnormalised(self._scaled(logits, **lam), **lam)
         if prior is not None:
             trained = torch.tensor(self.class_counts, dtype=torch.float64)
@@ -192,7 +226,7 @@ class CrossEntropy(LossFamily):
     hyperparameters: ClassVar[Mapping[str, tuple[float, float]]] = {}
     neutral: ClassVar[Mapping[str, float]] = {}
 
-    def loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
+    def _loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
         return F.cross_entropy(_at_least_float32(logits), target, reduction="none")
 
     def unnormalised(self, scaled: Tensor, **lam: Hyperparameter) -> Tensor:
@@ -214,7 +248,7 @@ class WeightedCrossEntropy(LossFamily):
     hyperparameters: ClassVar[Mapping[str, tuple[float, float]]] = {"omega": (0.0, math.inf)}
     neutral: ClassVar[Mapping[str, float]] = {"omega": 0.0}
 
-    def loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
+    def _loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
         loss = F.cross_entropy(_at_least_float32(logits), target, reduction="none")
         return loss * self._log_weight(loss, **lam).expand(*loss.shape, -1).gather(-1, target[:, None])[:, 0].exp()
 
@@ -244,7 +278,12 @@ class Focal(LossFamily):
     hyperparameters: ClassVar[Mapping[str, tuple[float, float]]] = {"alpha": (1e-3, 1 - 1e-3), "phi": (0.0, math.inf)}
     neutral: ClassVar[Mapping[str, float]] = {"alpha": 0.5, "phi": 0.0}
 
-    def loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
+    @property
+    def domain(self) -> Mapping[str, tuple[float, float]]:
+        k = len(self.class_counts)
+        return {**self.hyperparameters, "alpha": (0.0, 1.0 if k == 2 else math.inf)}
+
+    def _loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
         log_p = F.log_softmax(_at_least_float32(logits), dim=-1)
         is_target = F.one_hot(target, log_p.shape[-1]).bool()
         log_p_y = log_p.gather(-1, target[:, None])[:, 0]
@@ -309,7 +348,7 @@ class VectorScaling(LossFamily):
     hyperparameters: ClassVar[Mapping[str, tuple[float, float]]] = {"gamma": (0.0, math.inf), "tau": (0.0, math.inf)}
     neutral: ClassVar[Mapping[str, float]] = {"gamma": 0.0, "tau": 0.0}
 
-    def loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
+    def _loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
         return F.cross_entropy(self.unnormalised(self._scaled(logits, **lam), **lam), target, reduction="none")
 
     def scale(self, like: Tensor, **lam: Hyperparameter) -> Tensor:

@@ -111,7 +111,7 @@ def train(
         TrainingInterrupted: stopped before the end; call again with the same arguments to go on.
     """
     config = config.for_samples(len(splits.train))
-    family = loss_family(config.loss, _checked_counts(splits))
+    family = loss_family(config.loss, _checked_counts(splits, config))
     _warn_of_milestones(config)
     fabric = _one_device(config) if fabric is None else _of_precision(fabric, config)
     learner = _Learner(config, family, model, fabric)
@@ -300,14 +300,17 @@ class _Batches:
         self._size = config.for_samples(len(data)).batch_size or 0
         self.steps_per_epoch = math.ceil(len(data) / self._size)
         self.steps = config.epochs * self.steps_per_epoch
+        self._mean_weight = 1.0 if data.weight is None else float(data.weight.double().mean())
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
         self._lambdas: dict[str, Tensor] = {}
 
     def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs, targets and loss weights.
 
-        The weights sum to the number of processes over all of them, so that the mean of the processes' gradients is the
-        gradient of the batch's weighted mean loss.
+        The weights are those of the samples relative to their mean over all samples, divided by the size of the batch.
+        Relative to the batch's own, they would weigh a heavy sample less the more of its kind are around it, and the
+        minimum would not be the weighted risk's, which the link is made for. Times the number of processes, so that the
+        mean of the processes' gradients is the gradient of the batch's loss.
         """
         rows = self._rows(step)
         whole = self._order[rows]
@@ -317,8 +320,7 @@ class _Batches:
         if self._data.weight is None:
             weight = torch.full((len(share),), self._world_size / len(whole), device=self._device)
         else:
-            weight = self._data.weight[share].float()
-            weight *= self._world_size / self._data.weight[whole].sum().clamp(min=1e-12)
+            weight = self._data.weight[share].float() * (self._world_size / (self._mean_weight * len(whole)))
         return self._data.inputs(share, noise), self._data.target[share], weight
 
     def lam(self, step: int) -> dict[str, Tensor]:
@@ -419,9 +421,11 @@ class _EarlyStopping:
         return float(np.mean(values[self._settings.metric]))
 
 
-def _checked_counts(splits: Splits) -> list[float]:
+def _checked_counts(splits: Splits, config: Config) -> list[float]:
+    """The training split's, once each split that is used has both classes."""
     problems = Problems()
-    for name, split in (("training", splits.train), ("validation", splits.validation)):
+    used = {"training": splits.train} | ({"validation": splits.validation} if config.early_stopping else {})
+    for name, split in used.items():
         counts = class_counts(split)
         problems.check(min(counts) > 0, f"the {name} split needs both classes, got weights {counts} of classes 0 and 1")
     problems.raise_if_any()
@@ -539,7 +543,7 @@ class _Checkpoints:
             saved_of = dict(state["of"])
         except (RuntimeError, OSError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise InputError(
-                f"{path} is no checkpoint of this version, or damaged ({_first_line(error)}): {instead}"
+                f"{path} is no checkpoint of this version, or damaged ({type(error).__name__}): {instead}"
             ) from error
         problems = Problems()
         for what, mine in self._of.items():
