@@ -461,7 +461,7 @@ def test_a_space_without_a_varying_dimension_is_refused(distributions: dict[str,
         FiLM(LambdaSpace(**distributions), 8)
 
 
-@pytest.mark.parametrize("branches", [(), ("sigma",), ("scale", "mu")])
+@pytest.mark.parametrize("branches", [(), ("sigma",), ("scale", "mu"), ("scale", "scale")])
 def test_unknown_branches_are_refused(branches: Sequence) -> None:
     with pytest.raises(InputError, match="branches are 'scale' and 'shift', one or both"):
         FiLM(VS_SPACE, 8, branches=branches)

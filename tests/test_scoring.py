@@ -191,6 +191,12 @@ def test_hyperparameters_that_the_loss_needs_are_named() -> None:
         score(model_of(space), data, space.grid(2), loss_family("focal", [30, 3]))
 
 
+def test_lambda_tables_of_unequal_length_are_refused() -> None:
+    lambdas = {"gamma": np.zeros(2), "tau": np.zeros(3)}
+    with pytest.raises(InputError, match="got 2 of gamma, 3 of tau"):
+        score(model_of(default_space("vs")), samples(10), lambdas, loss_family("vs", [30, 3]))
+
+
 @pytest.mark.parametrize("prior", [0.001, 3 / 33, 0.9])
 def test_at_prior_is_bayes_rule(prior: float) -> None:
     space, family, data = default_space("focal"), loss_family("focal", [30, 3]), samples(30)
@@ -232,6 +238,8 @@ def valid() -> Scores:
         ({"target": np.zeros(4, np.int8)}, ["3 samples need 3 targets, got (4,)"]),
         ({"target": np.zeros((3, 1), np.int8)}, ["3 samples need 3 targets, got (3, 1)"]),
         ({"weight": np.ones(2)}, ["weights needs shape (3,), got (2,)"]),
+        ({"weight": np.array([1.0, -1.0, np.nan])}, ["weights must be finite and 0 or more, got 2 that are not"]),
+        ({"weight": np.zeros(3)}, ["weights must be above 0 for some samples, got none"]),
         ({"extrapolated": np.zeros(3, np.bool_)}, ["extrapolated needs shape (2,), got (3,)"]),
         ({"lambdas": {"gamma": np.zeros(2), "tau": np.zeros(3)}}, ["2 lambdas need as many tau, got 3"]),
         (

@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 
 from tunelater.distributions import Lambdas, LambdaSpace, Linear, at, keyed_rng
 from tunelater.losses import logit
-from tunelater.metrics import Constraint
+from tunelater.metrics import Constraint, prior_weight
 from tunelater.problems import InputError
 from tunelater.scoring import Scores
 from tunelater.tuning import (
@@ -233,9 +233,10 @@ def test_extremes_are_finite_points() -> None:
 
 
 def test_test_split_is_refused_unless_told() -> None:
-    s = dataclasses.replace(scores(), split="test")
-    with pytest.raises(InputError, match="test split"):
-        OperatingGrid(s)
+    for split in ("Test", "test"):
+        s = dataclasses.replace(scores(), split=split)
+        with pytest.raises(InputError, match="test split"):
+            OperatingGrid(s)
     point = OperatingGrid(s, allow_test=True).select(maximize="f1")
     assert point.split == "test"
 
@@ -287,7 +288,9 @@ def test_json_round_trip_and_foreign_files(tmp_path: Path) -> None:
         (changed(prior="x"), "'prior' of an operating point is a number in"),
         (changed(log_odds_threshold=float("nan")), "is a finite number"),
         (changed(metrics={"recall": [1]}), "'metrics' of an operating point"),
-        (changed(needs=[]), "'needs' of an operating point is an object"),
+        (changed(needs=[]), "'needs' of an operating point is what `select` was asked for"),
+        (changed(needs={"maximize": 3}), "'needs' of an operating point is"),
+        (changed(needs={"subject_to": ["recal>=0.9"]}), "'needs' of an operating point is"),
         (changed(model=None), "'model' of an operating point"),
         (changed(threshold=0.123), "must be one threshold"),
     ]:
@@ -548,3 +551,46 @@ def test_interval_does_not_collapse_where_no_error_was_seen() -> None:
     recall = OperatingGrid(s).select(maximize="f1").metrics["recall"]
     assert recall.value == 1
     assert recall.low < 0.95
+
+
+@pytest.mark.parametrize("prior", [0.1, 0.2, 0.7])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_who_alerts_on_everybody_leaves_nobody_alone(prior: float, weighted: bool) -> None:
+    """No negative predictive value and no correlation can come of rounding, whatever the counts and the prior."""
+    for n in range(10, 40):
+        target = (np.arange(n) % 3 == 0).astype(np.int8)
+        weight = np.random.default_rng(n).random(n) + 0.1 if weighted else None
+        s = Scores(np.arange(n, dtype=np.float32)[None], target, {}, 0.4, weight)  # the lowest score is a positive's
+        with pytest.raises(Infeasible):
+            OperatingGrid(s, prior).select(maximize="recall", subject_to="npv>=0.999")
+        everybody = OperatingGrid(s, prior).select(maximize="recall")
+        for bootstrap in (None, 100):
+            achieved = assess(everybody, s, bootstrap=bootstrap)
+            assert (achieved["alert_rate"].value, achieved["npv"].value, achieved["mcc"].value) == (1, 0, 0)
+            if bootstrap:
+                assert achieved["npv"] == achieved["mcc"] == (0, 0, 0)
+
+
+@pytest.mark.parametrize("bootstrap", [None, 200])
+@pytest.mark.parametrize(
+    ("need", "name"),
+    [
+        ({"maximize": "f0.5"}, "f0.5"),
+        ({"maximize": "recall", "subject_to": ["f0.5>=0.1"]}, "f0.5"),
+        ({"maximize": "partial_auc@fpr<=0.1"}, "partial_auc@fpr<=0.1"),
+    ],
+)
+def test_a_point_tells_the_metrics_that_its_need_names(need: dict, name: str, bootstrap: int | None) -> None:
+    s = scores(n=300, weighted=True)
+    point = OperatingGrid(s, 0.05).select(**need, bootstrap=bootstrap)
+    row = next(i for i in range(len(s)) if s.lam(i) == point.lam)
+    decided = point.decide(s.log_odds[row], s.prior)
+    if name == "f0.5":
+        weight = prior_weight(s.target, s.weight, 0.05)
+        expected = sk.fbeta_score(s.target, decided, beta=0.5, sample_weight=weight)
+    else:
+        expected = sk.roc_auc_score(s.target, s.log_odds[row], max_fpr=0.1, sample_weight=s.weight)
+    for metrics in (point.metrics, assess(OperatingPoint.from_json(point.to_json()), s, bootstrap=bootstrap)):
+        value, low, high = metrics[name]
+        assert value == pytest.approx(expected)
+        assert low < value < high

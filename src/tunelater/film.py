@@ -63,8 +63,8 @@ class FiLM(nn.Module):
         super().__init__()
         if not space.free:
             raise InputError(f"FiLM needs a hyperparameter that varies, got {space}; leave FiLM out for a fixed lambda")
-        if not branches or not set(branches) <= {"scale", "shift"}:
-            raise InputError(f"FiLM's branches are 'scale' and 'shift', one or both; got {branches}")
+        if not branches or not set(branches) <= {"scale", "shift"} or len(set(branches)) < len(branches):
+            raise InputError(f"FiLM's branches are 'scale' and 'shift', one or both, each once; got {branches}")
         if start not in get_args(Start):
             raise InputError(f"FiLM's start is 'paper' or 'identity', got {start!r}")
         self.names = space.free

@@ -73,14 +73,14 @@ class Curve:
 
     def at_prior(self, prior: float) -> Curve:
         """The same curve where a share `prior` of the population is positive, as shares of that population."""
-        a, b = prior / self.positives, (1 - prior) / self.negatives
+        # The rate comes first: of all, it is exactly 1, so that nothing remains for `fn` or `tn` by rounding.
         return replace(
             self,
-            tp=self.tp * a,
-            tp_above=self.tp_above * a,
-            weight=self.weight * a,
-            fp=self.fp * b,
-            fp_above=self.fp_above * b,
+            tp=self.tp / self.positives * prior,
+            tp_above=self.tp_above / self.positives * prior,
+            weight=self.weight / self.positives * prior,
+            fp=self.fp / self.negatives * (1 - prior),
+            fp_above=self.fp_above / self.negatives * (1 - prior),
             positives=prior,
             negatives=1 - prior,
         )

@@ -29,7 +29,8 @@ class Scores:
     """Posterior log-odds of N samples at L lambdas. Everything after training is a pure function of it.
 
     Raises:
-        InputError: shapes that do not fit, or log-odds that are not finite.
+        InputError: shapes that do not fit, log-odds that are not finite, weights that are negative, not finite or all
+            zero.
     """
 
     log_odds: NDArray[np.float32]
@@ -41,7 +42,7 @@ class Scores:
     prior: float
     """The share of positives that the log-odds are for: the training prior, unless moved by `at_prior`."""
     weight: NDArray[np.float64] | None = None
-    """(N,) sample weights."""
+    """(N,) sample weights, finite and 0 or more."""
     split: str = "validation"
     """Where the samples come from: `train`, `validation`, `test`, or a name of the user's."""
     model: str = ""
@@ -60,6 +61,10 @@ class Scores:
             for name, array, size in (("weights", self.weight, n), ("extrapolated", self.extrapolated, n_lambdas)):
                 sound = array is None or array.shape == (size,)
                 problems.check(sound, f"{name} needs shape ({size},), got {getattr(array, 'shape', None)}")
+        if self.weight is not None:
+            bad = int(np.count_nonzero(~(np.isfinite(self.weight) & (self.weight >= 0))))
+            problems.check(not bad, f"weights must be finite and 0 or more, got {bad} that are not; correct them")
+            problems.check(bool(bad) or bool(self.weight.any()), "weights must be above 0 for some samples, got none")
         with np.errstate(invalid="ignore", over="ignore"):
             total = self.log_odds.sum()  # not finite if any of them is not: one pass, without an (L, N) mask
         if not np.isfinite(total):
@@ -109,9 +114,13 @@ def score(
         memory_mb: bound on the working memory besides the result, MiB.
 
     Raises:
-        InputError: hyperparameters that the loss needs and `lambdas` lacks.
+        InputError: hyperparameters that the loss needs and `lambdas` lacks, or arrays of different lengths.
     """
     check_lambdas(lambdas, family)
+    lengths = {name: np.size(values) for name, values in lambdas.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{n} of {name}" for name, n in lengths.items())
+        raise InputError(f"each lambda needs a value of every hyperparameter, got {told}; see `LambdaSpace.grid`")
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -39,8 +39,6 @@ from tunelater.metrics import (
     Metric,
     Ranking,
     ThresholdMetric,
-    auc,
-    average_precision,
     evaluate_one,
     metric,
     per_lambda,
@@ -211,7 +209,7 @@ def _problems_of_point(raw: Mapping[str, Any]) -> list[str]:
         "log_odds_threshold": ("a finite number", number),
         "prior": ("a number in (0, 1)", lambda v: number(v) and 0 < v < 1),
         "model": ("a model's identity", lambda v: isinstance(v, str)),
-        "needs": ("an object", lambda v: isinstance(v, dict)),
+        "needs": ("what `select` was asked for", _are_needs),
         "metrics": (
             "an object of [value, low, high]",
             lambda v: (
@@ -232,6 +230,17 @@ def _problems_of_point(raw: Mapping[str, Any]) -> list[str]:
             " be one threshold; decisions are taken on the second"
         )
     return list(problems)
+
+
+def _are_needs(needs: Any) -> bool:
+    if not isinstance(needs, dict) or not isinstance(needs.get("subject_to", []), list):
+        return False
+    try:
+        _asked_for(needs)
+    except (InputError, TypeError, AttributeError):
+        return False
+    prior = needs.get("prior", 0.5)
+    return isinstance(prior, float) and 0 < prior < 1
 
 
 def _sigmoid(log_odds: float) -> float:
@@ -258,7 +267,7 @@ class OperatingGrid:
     def __post_init__(self) -> None:
         problems = Problems()
         problems.check(
-            self.scores.split != "test" or self.allow_test,
+            self.scores.split.strip().casefold() != "test" or self.allow_test,
             "an operating point chosen on the test split would be reported on the samples that flatter it: choose on "
             "validation data, or say allow_test=True",
         )
@@ -712,6 +721,14 @@ def _best_of(c: Curve, objective: ThresholdMetric, constraints: Sequence[Constra
     return _Candidate(index, float(c.threshold[best]), float(merits[last]), float(c.tp[best] / c.positives))
 
 
+WITH_INTERVALS = ("auc", "average_precision", "brier", "log_loss")
+"""Metrics of a lambda whose intervals come from influences."""
+RESAMPLES = 1000
+"""Behind the interval of any other metric of a lambda."""
+WITH_INTERVALS = ("auc", "average_precision", "brier", "log_loss")
+"""Metrics of a lambda whose intervals come from influences."""
+RESAMPLES = 1000
+"""Behind the interval of any other metric of a lambda."""
 BEYOND = 1e6
 """Log-odds that no score reaches: the threshold of alerting on nobody, and negative, on everybody."""
 
@@ -775,17 +792,17 @@ def _estimates(
     Metrics of the threshold come from draws of the two error rates from their posteriors under Jeffreys' prior, recall
     ~ Beta(tp + 1/2, fn + 1/2) and likewise for the negatives (counts scaled to the effective number of samples where
     there are weights): unlike resampling, these do not collapse to a point where no error was seen. Metrics of the
-    lambda have the intervals of `tunelater.intervals`. Where no prior is stated, the share of positives is uncertain
-    too; at a stated prior it is fixed.
+    lambda have the intervals of `tunelater.intervals`; one that this does not know (a partial AUC that was asked for)
+    has that of a bootstrap within each class, of 1000 resamples. Where no prior is stated, the share of positives is
+    uncertain too; at a stated prior it is fixed.
     """
     target = scores.target
     log_odds = point.log_odds(scores.log_odds[index], scores.prior)
     weight = np.ones(len(target)) if scores.weight is None else scores.weight
     alerts = point.decide(scores.log_odds[index], scores.prior)
     tail = (1 - confidence) / 2 * 100
-    names = {**THRESHOLD_METRICS}
-    if "cost" in point.needs:
-        names["cost"] = Cost.parse(point.needs["cost"]).metric()
+    of_threshold, of_lambda = _asked_for(point.needs)
+    names = {**THRESHOLD_METRICS, **of_threshold}
 
     observed = _confusion(weight, target, alerts, prior)
     draws = _drawn_confusion(weight, target, alerts, prior, seed)
@@ -795,10 +812,32 @@ def _estimates(
 
     out |= of_ranking(scores.log_odds[index], target, weight, prior=prior, confidence=confidence)
     out |= of_proper_scores(log_odds, target, weight, prior=prior, confidence=confidence)
-    if bootstrap is None:
-        return out
-    resampled = _resampled(log_odds, alerts, target, weight, prior, names, int(bootstrap), seed)
-    return {name: _within(out[name].value, resampled[name], tail) for name in out}
+    values = evaluate_one(scores.log_odds[index], target, weight, [*of_lambda.values()])
+    values_of = {name: e.value for name, e in out.items()} | dict(zip(of_lambda, values, strict=True))
+    drawn: Mapping[str, Floats] = {}
+    if bootstrap is not None:
+        wanted = {name: metric(name) for name in out if name not in names}
+        drawn = _resampled(log_odds, alerts, target, weight, prior, names, wanted | of_lambda, int(bootstrap), seed)
+    elif of_lambda:
+        drawn = _resampled(log_odds, alerts, target, weight, prior, {}, of_lambda, RESAMPLES, seed)
+    return out | {name: _within(values_of[name], draws, tail) for name, draws in drawn.items()}
+
+
+def _asked_for(needs: Mapping[str, Any]) -> tuple[dict[str, ThresholdMetric], dict[str, Metric]]:
+    """The metrics that needs name: those of a threshold, and those of a lambda for which `tunelater.intervals` has
+    none."""
+    of_threshold: dict[str, ThresholdMetric] = {}
+    of_lambda: dict[str, Metric] = {}
+    if "cost" in needs:
+        of_threshold["cost"] = Cost.parse(needs["cost"]).metric()
+    for name in (needs[way] for way in ("maximize", "minimize") if way in needs):
+        asked = _objective(name)
+        if isinstance(asked, ThresholdMetric):
+            of_threshold[name] = asked
+        elif name not in WITH_INTERVALS:
+            of_lambda[name] = asked
+    constraints = (Constraint.parse(text).metric for text in needs.get("subject_to", ()))
+    return of_threshold | {m.name: m for m in constraints}, of_lambda
 
 
 def _within(value: float, draws: Floats, tail: float) -> Estimate:
@@ -812,7 +851,8 @@ def _resampled(
     target: NDArray,
     weight: Floats,
     prior: float | None,
-    names: Mapping[str, ThresholdMetric],
+    of_threshold: Mapping[str, ThresholdMetric],
+    of_lambda: Mapping[str, Metric],
     n: int,
     seed: int,
 ) -> dict[str, Floats]:
@@ -821,7 +861,7 @@ def _resampled(
     labels = Labels.of(target)
     ranking, losses = Ranking(log_odds, labels), [loss.numpy() for loss in sample_scores(log_odds, labels.sign)]
     total = {1: float(weight[labels.positive].sum()), 0: float(weight[labels.negative].sum())}
-    tp, fp, whole = np.empty(n), np.empty(n), np.empty((n, 4))
+    cells, whole = np.empty((4, n)), np.empty((len(of_lambda), n))
     for i in range(n):
         drawn = np.empty(len(weight))
         for k, rows in ((1, labels.positive), (0, labels.negative)):
@@ -830,22 +870,30 @@ def _resampled(
             drawn[rows] = counts * (total[k] / counts.sum()) if counts.sum() > 0 else weight[rows]
         w = drawn if prior is None else prior_weight(target, drawn, prior)
         curve = ranking.curve(w)
-        tp[i], fp[i] = (float(drawn[alerts & (target == k)].sum()) for k in (1, 0))
-        whole[i] = auc(curve)[0], average_precision(curve)[0], *(float(w @ loss / w.sum()) for loss in losses)
-    c = _single(tp, fp, weight, target, prior)
-    ranked = dict(zip(("auc", "average_precision", "brier", "log_loss"), whole.T, strict=True))
-    return {name: m.values(c) for name, m in names.items()} | ranked
+        cells[:, i] = _cells(drawn, target, alerts)
+        whole[:, i] = [
+            float(m.of_curve(curve)[0]) if m.of_curve else float(w @ losses[m.proper] / w.sum())
+            for m in of_lambda.values()
+        ]
+    c = _single(cells, prior)
+    return {name: m.values(c) for name, m in of_threshold.items()} | dict(zip(of_lambda, whole, strict=True))
 
 
 def _confusion(weight: Floats, target: NDArray, alerts: NDArray[np.bool_], prior: float | None) -> Curve:
-    cells = [float(weight[(target == c) & alerts].sum()) for c in (1, 0)]
-    return _single(np.array([cells[0]]), np.array([cells[1]]), weight, target, prior)
+    return _single(_cells(weight, target, alerts)[:, None], prior)
 
 
-def _single(tp: Floats, fp: Floats, weight: Floats, target: NDArray, prior: float | None) -> Curve:
-    positives, negatives = float(weight[target == 1].sum()), float(weight[target == 0].sum())
+def _cells(weight: Floats, target: NDArray, alerts: NDArray[np.bool_]) -> Floats:
+    """(4,) tp, fn, fp and tn. Each is a sum of its own: the rest of another would leave rounding where there is
+    nothing."""
+    return np.array([weight[(target == c) & which].sum() for c in (1, 0) for which in (alerts, ~alerts)])
+
+
+def _single(cells: Floats, prior: float | None) -> Curve:
+    """One decision in n samples, from their (4, n) `_cells`."""
+    tp, fn, fp, tn = cells
     nothing = np.zeros_like(tp)
-    c = Curve(nothing, tp, fp, tp, fp, nothing, positives, negatives)
+    c = Curve(nothing, tp, fp, tp, fp, nothing, tp + fn, fp + tn)
     return c if prior is None else c.at_prior(prior)
 
 
