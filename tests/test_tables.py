@@ -4,6 +4,7 @@ import json
 import re
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,16 @@ from hypothesis import strategies as st
 
 from data_tables import SCHEMA, messy, problems_of, written
 from tunelater.data.reading import read_table
-from tunelater.data.tables import TableSchema, conform, fingerprint, label, prepare, row_hashes, stream_table
+from tunelater.data.tables import (
+    TableSchema,
+    conform,
+    fingerprint,
+    label,
+    prepare,
+    rounded_row_hashes,
+    row_hashes,
+    stream_table,
+)
 from tunelater.problems import DoubtfulInputWarning, InputError
 
 # --------------------------------------------------------------------------------------------------------------- labels
@@ -612,3 +622,23 @@ def test_equal_rows_have_equal_hashes_and_others_do_not() -> None:
     told = problems_of(lambda: row_hashes(features, ["amout"]))
     assert "did you mean 'amount'" in told[0]
     assert "at least one" in problems_of(lambda: row_hashes(features, []))[0]
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda x: x.astype(np.float32).astype(float),
+        lambda x: x.round(6),
+        lambda x: x.map(lambda value: float(f"{value:.7g}")),
+    ],
+)
+@pytest.mark.parametrize("digits", [0, 1, 3, 15])
+def test_rounded_copies_of_rows_share_a_hash_and_other_rows_do_not(copied: Callable, digits: int) -> None:
+    rng = np.random.default_rng(digits)
+    x = pd.DataFrame(rng.normal(size=(5000, 10)) * 10.0 ** np.arange(-2, 8)).round(digits)
+    x = x.set_axis(list("abcdefghij"), axis=1).mask(rng.random(x.shape) < 0.05)
+    copy = copied(x)
+    mine, theirs = (rounded_row_hashes(frame, list(x)) for frame in (x, copy))
+    assert (mine == theirs).any(axis=1).mean() > 0.99
+    other = rounded_row_hashes(x.sample(frac=1, random_state=1).assign(j=rng.normal(size=5000) * 1e7), list(x))
+    assert not np.isin(other, mine).any()

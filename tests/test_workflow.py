@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -600,6 +601,90 @@ def test_rows_alike_by_chance_are_not_left_out(frame: pd.DataFrame) -> None:
     run = quiet_fit(few, target=TARGET, positive=POSITIVE, config=dataclasses.replace(QUICK, epochs=1))
     with pytest.warns(DoubtfulInputWarning, match="they count, because many of those rows"):
         assert tune(run, few[::-1], maximize="f1").n == len(few)
+
+
+@pytest.mark.parametrize("copied", [lambda x: x.astype(np.float32).astype(float), lambda x: x.round(6)])
+def test_rounded_copies_of_training_rows_are_recognised(copied: Callable, tmp_path: Path) -> None:
+    """Whatever their order: written in float32, or with six decimals."""
+    rng = np.random.default_rng(0)
+    y = rng.random(600) < 0.2
+    x = pd.DataFrame(rng.normal(size=(600, 4)), columns=list("abcd")) + y[:, None]
+    x["group"] = rng.choice(["red", "green"], 600)
+    run = quiet_fit(x.assign(y=y), target="y", positive="True", config=dataclasses.replace(QUICK, epochs=1))
+    copy = x.assign(**copied(x[list("abcd")])).assign(y=y).sample(frac=1, random_state=0)
+    fresh = pd.DataFrame(rng.normal(size=(600, 4)), columns=list("abcd")).assign(group="red", y=y)
+    for data, n in ((copy, len(run.rows["validation"])), (pd.concat([copy, fresh]), len(run.rows["validation"]) + 600)):
+        with pytest.warns(DoubtfulInputWarning, match="equal, but for rounding, train rows .* left out"):
+            assert tune(run, data, maximize="f1").n == n
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tune(run, fresh[::-1], maximize="f1").n == 600
+    coarse = x.assign(**x[list("abcd")].round(1)).assign(y=y)  # the order of its labels tells
+    with pytest.warns(DoubtfulInputWarning, match=r"in the same order: .* only its validation rows count"):
+        assert tune(run, coarse, maximize="f1").n == len(run.rows["validation"])
+
+
+def test_everything_wrong_with_a_call_is_told_at_once(
+    run: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for data, target in ((tmp_path / "no.csv", TARGET), (table, "diagnose")):
+        told = told_by(lambda: fit(data, target=target, positive=POSITIVE, beta=-3))  # noqa: B023
+        assert len(told) == 2
+        assert "beta is n_-/n_+, a finite number from 1 on, got -3" in told
+    point = tune(run, table, **NEED)
+    (tmp_path / "p.json").write_text(json.dumps(json.loads(point.to_json()) | {"prior": 2, "lam": {"gamma": 0.1}}))
+    told = told_by(lambda: evaluate(run, table, at=tmp_path / "p.json"))
+    assert [re.search(r"lack tau|'prior'", problem) is not None for problem in told] == [True, True]
+
+    def offline(*_: object, **__: object) -> None:
+        raise InputError("these weights cannot be had")
+
+    monkeypatch.setattr("tunelater.workflow.build", offline)
+    (tmp_path / "empty").mkdir()
+    told = told_by(lambda: fit(tmp_path / "empty", positive="cracked"))
+    assert told[0] == "these weights cannot be had"
+    assert len(told) == 2
+    assert str(tmp_path / "empty") in told[1]
+
+
+def told_by(call: Callable[[], object]) -> tuple[str, ...]:
+    with pytest.raises(InputError) as error:
+        call()
+    return error.value.problems
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda run, frame: fit(frame, target="x", positive="y", config={"epochs": 3}),
+            "config is a Config .*got dict",
+        ),
+        (
+            lambda run, frame: fit([1, 2], target="x", positive="y"),
+            "data are a file, a folder or a data frame, got list",
+        ),
+        (lambda run, frame: tune(run, [1], **NEED), "data are a file, a folder or a data frame, got list"),
+        (lambda run, frame: tune(3, frame, **NEED), "a run is a Run or its folder, got int"),
+        (lambda run, frame: tune(run, frame, prior="0.2", **NEED), r"a prior lies in \(0, 1\), got '0.2'"),
+        (lambda run, frame: tune(run, frame, maximize="f1", subject_to=[3]), "constraint reads like .*got 3"),
+        (lambda run, frame: tune(run, frame, maximize="f1", subject_to=3), "constraints are a list .*got int"),
+        (lambda run, frame: tune(run, frame, maximize=3), "name of a metric, got 3"),
+        (lambda run, frame: evaluate(run, frame, at=3), "an operating point is an OperatingPoint or its file, got int"),
+        (lambda run, frame: predict(run, frame, at="p.json", out="o.csv"), "got a data frame; write it to Parquet"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_by_name(
+    run: Run, frame: pd.DataFrame, call: Callable[[Run, pd.DataFrame], object], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        call(run, frame)
+
+
+def test_a_point_that_names_no_model_is_doubtful(run: Run, table: Path) -> None:
+    point = tune(run, table, **NEED)
+    with pytest.warns(DoubtfulInputWarning, match="does not say to which model it belongs"):
+        assert evaluate(run, table, at=dataclasses.replace(point, model="")) == evaluate(run, table, at=point)
 
 
 def test_all_files_of_a_run_have_the_same_permissions(run: Run) -> None:

@@ -398,7 +398,7 @@ class Constraint:
         Raises:
             InputError: another form, an unknown metric, a bound outside [0, 1] ([-1, 1] for `mcc`).
         """
-        match = cls._FORM.fullmatch(text)
+        match = cls._FORM.fullmatch(text) if isinstance(text, str) else None
         if not match:
             raise InputError(f"a constraint reads like 'recall>=0.9' or 'fpr<=0.01', got {text!r}")
         metric = threshold_metric(match[1])

@@ -85,7 +85,7 @@ class Run:
         form: how data become inputs of the network.
         data: fingerprint, sizes and class counts of what it was trained on.
         rows: row numbers of the `train`, `validation` and `test` splits in that data.
-        hashes: sorted hashes of the rows of each split, to recognise them elsewhere.
+        hashes: hashes of the rows of each split, as in `Labelled`, to recognise them elsewhere.
         validation: scores of the validation rows over a grid of lambdas.
     """
 

@@ -51,6 +51,7 @@ from tunelater.problems import InputError, Problems
 from tunelater.scoring import Scores
 
 FORMAT = "tunelater.operating_point/1"
+Fits = Callable[[str, Mapping[str, float]], list[str]]
 
 
 class Infeasible(InputError):
@@ -147,8 +148,11 @@ class OperatingPoint:
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> OperatingPoint:
+    def from_json(cls, text: str, fits: Fits | None = None) -> OperatingPoint:
         """The point of a JSON text.
+
+        Args:
+            fits: what keeps the point of a model's identity and a lambda from being used, to be told with the rest.
 
         Raises:
             InputError: text that is not JSON, or not an operating point.
@@ -165,7 +169,7 @@ class OperatingPoint:
                     f"{FORMAT!r}: update tunelater"
                 )
             raise InputError(f"an operating point has format {FORMAT!r}, got {got!r}; make one with `tunelater tune`")
-        problems = _problems_of_point(raw)
+        problems = _problems_of_point(raw, fits)
         if problems:
             raise InputError(problems)
         known = {f.name for f in dataclasses.fields(cls)}
@@ -178,13 +182,15 @@ class OperatingPoint:
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> OperatingPoint:
-        """Read a point that `save` or `tunelater tune --out` wrote."""
+    def load(cls, path: str | Path, fits: Fits | None = None) -> OperatingPoint:
+        """Read a point that `save` or `tunelater tune --out` wrote; see `from_json`."""
+        if not isinstance(path, str | Path):
+            raise InputError(f"an operating point is an OperatingPoint or its file, got {type(path).__name__}")
         path = Path(path)
         if not path.is_file():
             raise InputError(f"there is no operating point {path}; make one with `tunelater tune`")
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
+            return cls.from_json(path.read_text(encoding="utf-8"), fits)
         except InputError as error:
             raise InputError(f"{path}: {problem}" for problem in error.problems) from None
         except UnicodeDecodeError as error:
@@ -197,7 +203,7 @@ def _is_later(found: object) -> bool:
     return later is not None and int(later[1]) > int(number)
 
 
-def _problems_of_point(raw: Mapping[str, Any]) -> list[str]:
+def _problems_of_point(raw: Mapping[str, Any], fits: Fits | None) -> list[str]:
     """What keeps a parsed JSON object from being an operating point."""
 
     def number(value: Any) -> bool:
@@ -224,6 +230,8 @@ def _problems_of_point(raw: Mapping[str, Any]) -> list[str]:
             problems.check(holds(raw[name]), f"{name!r} of an operating point is {rule}, got {raw[name]!r}")
         else:
             problems.check(name in ("needs", "metrics"), f"the operating point lacks {name!r}")
+    if fits is not None and all(name in raw and rules[name][1](raw[name]) for name in ("model", "lam")):
+        problems.add(*fits(raw["model"], raw["lam"]))
     if not problems and abs(_sigmoid(raw["log_odds_threshold"]) - raw["threshold"]) > 1e-6:
         problems.add(
             f"threshold {raw['threshold']} and log_odds_threshold {raw['log_odds_threshold']} of a point must"
@@ -271,7 +279,7 @@ class OperatingGrid:
             "an operating point chosen on the test split would be reported on the samples that flatter it: choose on "
             "validation data, or say allow_test=True",
         )
-        problems.check(self.prior is None or 0 < self.prior < 1, f"a prior lies in (0, 1), got {self.prior}")
+        problems.add(*_problems_of_prior(self.prior))
         problems.add(*_problems_of_classes(self.scores, "choosing"))
         problems.raise_if_any()
 
@@ -591,11 +599,14 @@ class _Need:
                 told["cost"] = dataclasses.asdict(Cost.parse(cost))
                 objective = Cost.parse(cost).metric()
             elif maximize is not None or minimize is not None:
-                objective = _objective(maximize or minimize or "")
+                objective = _objective(maximize if maximize is not None else minimize)
                 wanted = "maximize" if objective.higher_is_better else "minimize"
                 problems.check(wanted in given, f"{objective.name} is something to {wanted}")
         except InputError as error:
             problems.add(*error.problems)
+        if not isinstance(subject_to, str | Sequence):
+            problems.add(f"constraints are a list such as ['recall>=0.9'], got {type(subject_to).__name__}")
+            subject_to = ()
         for text in [subject_to] if isinstance(subject_to, str) else subject_to:
             try:
                 constraints.append(Constraint.parse(text))
@@ -678,7 +689,7 @@ def problems_of_needs(
 ) -> list[str]:
     """Everything wrong with what `select` would be asked for, before there are scores to ask it of."""
     problems = Problems()
-    problems.check(prior is None or 0 < prior < 1, f"a prior lies in (0, 1), got {prior}")
+    problems.add(*_problems_of_prior(prior))
     try:
         _Need.of(maximize, minimize, cost, subject_to)
     except InputError as error:
@@ -686,7 +697,14 @@ def problems_of_needs(
     return list(problems)
 
 
-def _objective(name: str) -> ThresholdMetric | Metric:
+def _problems_of_prior(prior: object) -> list[str]:
+    sound = prior is None or (isinstance(prior, int | float | np.number) and 0 < prior < 1)
+    return [] if sound else [f"a prior lies in (0, 1), got {prior!r}"]
+
+
+def _objective(name: object) -> ThresholdMetric | Metric:
+    if not isinstance(name, str):
+        raise InputError(f"what to maximize or minimize is the name of a metric, got {name!r}")
     inner, _, constraint = name.removeprefix("best_").partition("@")
     if name.startswith("best_") or (constraint and inner != "partial_auc"):
         how = f", subject to {constraint!r}" if constraint else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import hashlib
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -30,8 +32,8 @@ from numpy.typing import NDArray
 from tunelater import recipes
 from tunelater.config import Config
 from tunelater.data.forms import Data, Labelled, Prepared
-from tunelater.data.image_form import ImageSource, prepare_images
-from tunelater.data.imbalance import problems_of_fractions, subsample
+from tunelater.data.image_form import ImageSource, find_images, prepare_images
+from tunelater.data.imbalance import problems_of_beta, problems_of_fractions, subsample
 from tunelater.data.reading import checked_file
 from tunelater.data.splits import Split, Splits, class_counts
 from tunelater.data.table_form import prepare_table
@@ -56,6 +58,9 @@ SMALLEST_SPLIT_OF_POSITIVES = 5
 """Positives under which a split says next to nothing; fitting warns."""
 EQUAL_BY_CHANCE = 0.1
 """Share of rows of one split that equal rows of another over which equal rows are no sign of the same table."""
+
+FEWEST_CHANGES = 20
+"""From one label to the next over which their order tells a table from others."""
 
 
 def fit(
@@ -104,9 +109,18 @@ def fit(
     if out is not None:
         found.add(*output_problems(out, force=force, folder=True))
     found.add(*_problems_of_sizes(fractions))
+    found.add(*(problems_of_beta(beta) if beta is not None else []))
+    of_types = Problems()
+    of_types.add(*_problems_of_data(data))
+    of_types.check(
+        config is None or isinstance(config, Config),
+        f"config is a Config (`Config.read` makes one of a file), got {type(config).__name__}",
+    )
+    found.add(*of_types)
     prepared, rows = None, {}
-    with problems_of(found):
-        config, prepared = _prepared(data, target, positive, config, weight, header, images)
+    if not of_types:
+        with problems_of(found):
+            config, prepared = _prepared(data, target, positive, config, weight, header, images)
     if prepared is not None:
         with problems_of(found):
             rows = _divided(prepared, fractions, beta, seed=config.seed if config is not None else 0)
@@ -121,13 +135,14 @@ def fit(
     y = prepared.target
     facts: dict[str, Any] = {
         "fingerprint": prepared.fingerprint,
+        "labels": _order_of(y),
         "rows": len(y),
         "positives": int(y.sum()),
         "splits": {name: {"rows": len(index), "positives": int(y[index].sum())} for name, index in rows.items()},
         "class_counts": class_counts(splits.train),
         **prepared.facts,
     }
-    hashes_of = {name: np.sort(prepared.hashes[index]) for name, index in rows.items()}
+    hashes_of = {name: prepared.hashes[index] for name, index in rows.items()}
 
     def trained(folder: Path | None) -> Run:
         model = build(config, **form.shape)
@@ -317,7 +332,7 @@ def predict(
     found = Problems()
     found.add(*_problems_of_result(Path(out), [data, run, at], force))
     found.add(*_problems_of_kept(keep))
-    loaded = _loaded(run, data, found)
+    loaded = _loaded(run, data, found, frames=False)
     point = _point(at, loaded, found)
     if loaded is not None:
         with problems_of(found):
@@ -356,12 +371,18 @@ def problems_of(problems: Problems) -> Iterator[None]:
         problems.add(*error.problems)
 
 
-def _loaded(run: Run | str | Path, data: Data, problems: Problems) -> Run | None:
-    """The run; where there is none, at least whether the file of data is there."""
+def _loaded(run: Run | str | Path, data: Data, problems: Problems, *, frames: bool = True) -> Run | None:
+    """The run; where there is none, at least whether the file of data is there. None where data have no such type."""
+    unsound = _problems_of_data(data, frames=frames)
+    problems.add(*unsound)
+    if not isinstance(run, Run | str | Path):
+        problems.add(f"a run is a Run or its folder, got {type(run).__name__}")
+        return None
     if isinstance(run, Run):
-        return run
+        return None if unsound else run
     with problems_of(problems):
-        return Run.load(run)
+        run = Run.load(run)
+        return None if unsound else run
     if isinstance(data, str | Path) and not Path(data).is_dir():
         with problems_of(problems):
             checked_file(data)
@@ -369,19 +390,42 @@ def _loaded(run: Run | str | Path, data: Data, problems: Problems) -> Run | None
 
 
 def _point(at: OperatingPoint | str | Path, run: Run | None, problems: Problems) -> OperatingPoint | None:
+    def fits(model: str, lam: Mapping[str, float]) -> list[str]:
+        return [] if run is None else _problems_of_fit(model, lam, run)
+
     with problems_of(problems):
-        point = at if isinstance(at, OperatingPoint) else OperatingPoint.load(at)
-        if run is not None and point.model and point.model != run.id:
-            problems.add(
-                f"the operating point belongs to model {point.model}, the run is model {run.id}: tune this run"
-            )
-        elif run is not None:
-            check_lambdas(point.lam, run.family)
+        point = at
+        if not isinstance(point, OperatingPoint):
+            point = OperatingPoint.load(point, fits)
+        else:
+            problems.add(*fits(point.model, point.lam))
+        if not point.model:
+            _warn("the operating point does not say to which model it belongs; it is taken for one of this run's")
         return point
     return None
 
 
+def _problems_of_fit(model: str, lam: Mapping[str, float], run: Run) -> list[str]:
+    """Why a point is not one of a run's."""
+    if model and model != run.id:
+        return [f"the operating point belongs to model {model}, the run is model {run.id}: tune this run"]
+    problems = Problems()
+    with problems_of(problems):
+        check_lambdas(lam, run.family)
+    return list(problems)
+
+
 # ------------------------------------------------------------------------------------------- problems
+
+
+def _problems_of_data(data: object, *, frames: bool = True) -> list[str]:
+    """What is wrong with the type of data."""
+    if isinstance(data, str | Path) or (frames and isinstance(data, pd.DataFrame)):
+        return []
+    if isinstance(data, pd.DataFrame):
+        return ["predicting reads a file or a folder, got a data frame; write it to Parquet (`to_parquet`) first"]
+    what = "a file, a folder or a data frame" if frames else "a file or a folder"
+    return [f"data are {what}, got {type(data).__name__}"]
 
 
 def _problems_of_sizes(fractions: Sequence[float]) -> list[str]:
@@ -476,11 +520,16 @@ def _prepared(
     if config is not None and config.images is not None:
         with problems_of(problems):  # weights that cannot be had are told before images are decoded for an hour
             build(config)
+    found = None
+    if not (problems and source.download):  # nothing is fetched for a fit that cannot be
+        with problems_of(problems):
+            seed = config.seed if config is not None else 0
+            found = find_images(data, target=target, positive=positive, source=source, seed=seed)
     problems.raise_if_any()
     assert config is not None
     assert config.images is not None
-    read = prepare_images(data, target=target, positive=positive, images=config.images, source=source, seed=config.seed)
-    return config, read
+    assert found is not None
+    return config, prepare_images(found, config.images)
 
 
 def _are_images(data: Data, images: ImageSource | None) -> bool:
@@ -532,7 +581,14 @@ def _labelled(
     """Labelled samples, and the name of the split that they are: the run's own `own_split` where the data are those
     that it was fitted on; else all samples but those that equal samples of the splits kept `apart`."""
     labelled = run.form.labelled(data, images)
-    if labelled.fingerprint == run.data["fingerprint"]:
+    own = labelled.fingerprint == run.data["fingerprint"]
+    if not own and _order_of(labelled.samples.target.numpy()) == run.data["labels"] is not None:
+        own = True
+        _warn(
+            f"the labels are those of the {run.form.name} that the run was fitted on, in the same order: this is taken "
+            f"for a copy of it with other cells (rounded numbers?), so that only its {own_split} {run.form.noun}s count"
+        )
+    if own:
         index = run.rows[own_split]
         if run.data.get("chosen_on_test") and own_split == "validation":
             _warn("the run follows the paper's protocol: it is chosen on the test images, and results will flatter it")
@@ -544,39 +600,58 @@ def _labelled(
     return _taken(labelled.samples, _not_of_run(run, labelled, apart)), "given"
 
 
+def _order_of(y: NDArray[np.integer]) -> str | None:
+    """Of N labels in their order; None where they change so seldom that other samples may well have the same."""
+    if np.count_nonzero(np.diff(y)) < FEWEST_CHANGES:
+        return None
+    return hashlib.sha256(y.astype("<i8").tobytes()).hexdigest()
+
+
 def _not_of_run(run: Run, labelled: Labelled, splits: Sequence[str]) -> NDArray[np.int64]:
-    """The rows that do not equal rows of these splits of the run's own table, which would flatter it."""
-    hashes, y, noun = labelled.hashes, labelled.samples.target.numpy(), run.form.noun
+    """The rows that do not equal rows of these splits of the run's own table, or rounded copies of them, which would
+    flatter it."""
+    y, noun = labelled.samples.target.numpy(), run.form.noun
     kept = np.ones(len(y), dtype=bool)
-    told = []
-    for name in splits:
-        equal = kept & np.isin(hashes, run.hashes[name])
-        kept &= ~equal
-        if equal.any():
-            whose = f"{name} {noun}s of the {run.form.name} that the run was fitted on"
-            told.append(f"{equal.sum()} of {len(y)} {noun}s equal {whose}")
-    by_chance = _equal_by_chance(run, splits)
-    if told and by_chance > EQUAL_BY_CHANCE:
-        _warn(f"{'; '.join(told)}; they count, because many of those {noun}s equal others by chance")
+    told: list[str] = []
+    kinds = [(slice(0, 1), "equal"), (slice(1, None), "equal, but for rounding,")]
+    for columns, what in kinds[: labelled.hashes.shape[1]]:
+        by_chance = _equal_by_chance(run, splits, columns)
+        equal = {name: _among(labelled.hashes[:, columns], run.hashes[name][:, columns]) for name in splits}
+        found, of_kind = kept.copy(), []
+        for name, rows in equal.items():
+            if n := int((found & rows).sum()):
+                whose = f"{name} {noun}s of the {run.form.name} that the run was fitted on"
+                of_kind.append(f"{n} of {len(y)} {noun}s {what} {whose}")
+            found &= ~rows
+        if by_chance > EQUAL_BY_CHANCE:
+            if of_kind and columns.start == 0:
+                _warn(f"{'; '.join(of_kind)}; they count, because many of those {noun}s equal others by chance")
+            break  # rounded rows are still more alike
+        if (kept & ~found).mean() > 2 * by_chance:  # otherwise as among rows that nobody saw
+            kept, told = found, [*told, *of_kind]
+    if not told:
         return np.arange(len(y))
-    if 1 - kept.mean() <= 2 * by_chance:  # as among rows that nobody saw
-        return np.arange(len(y))
-    if told and len(np.unique(y[kept])) < 2:
+    if len(np.unique(y[kept])) < 2:
         raise InputError(
             f"{'; '.join(told)}; they are left out, and of the others none is of class "
             f"{', '.join(str(c) for c in (0, 1) if c not in y[kept])}: give {noun}s that the model has not seen"
         )
-    if told:
-        _warn(f"{'; '.join(told)}; they are left out, because they would flatter the model")
+    _warn(f"{'; '.join(told)}; they are left out, because they would flatter the model")
     return np.flatnonzero(kept)
 
 
-def _equal_by_chance(run: Run, splits: Sequence[str]) -> float:
+def _among(rows: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """(N,) which rows share any of their (N, kinds) hashes with another row, of the same kind."""
+    return np.any([np.isin(a, b) for a, b in zip(rows.T, others.T, strict=True)], axis=0)
+
+
+def _equal_by_chance(run: Run, splits: Sequence[str], columns: slice) -> float:
     """The share of the rows of the run's other splits that equal a row of these all the same."""
-    others = [rows for name, rows in run.hashes.items() if name not in splits]
+    others = [rows[:, columns] for name, rows in run.hashes.items() if name not in splits]
     if not sum(map(len, others)):
-        others, splits = [run.hashes["validation"]], ("train",)
-    return float(np.isin(np.concatenate(others), np.concatenate([run.hashes[name] for name in splits])).mean())
+        others, splits = [run.hashes["validation"][:, columns]], ("train",)
+    known = np.concatenate([run.hashes[name][:, columns] for name in splits])
+    return float(_among(np.concatenate(others), known).mean())
 
 
 def _extrapolates(run: Run, at: OperatingPoint) -> bool:

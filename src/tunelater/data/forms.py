@@ -29,7 +29,8 @@ class Labelled:
 
     Args:
         samples: inputs, targets and weights.
-        hashes: (N,) uint64, the same for samples that are the same to the network.
+        hashes: (N, 1 or more) uint64. The first is the same for samples that are the same to the network. Further ones
+            are the same, one or another, for copies of a sample with rounded numbers.
         fingerprint: of all samples in their order.
     """
 

@@ -145,7 +145,7 @@ class _Read:
 
     @cached_property
     def hashes(self) -> NDArray[np.uint64]:
-        return np.array([int(digest[:16], 16) for digest in self.digests], np.uint64)
+        return np.array([[int(digest[:16], 16)] for digest in self.digests], np.uint64)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -266,20 +266,28 @@ class PreparedImages:
         return form, self.read.split(config.images)
 
 
-def prepare_images(
-    data: Data, *, target: str | None, positive: str | None, images: ImagesConfig, source: ImageSource, seed: int = 0
-) -> PreparedImages:
-    """Images to fit on.
+@dataclass(frozen=True, eq=False)
+class FoundImages:
+    """Labelled images to fit on, of which no file was opened yet."""
+
+    found: _Found
+    source: ImageSource
+    column: str | None
+
+
+def find_images(
+    data: Data, *, target: str | None, positive: str | None, source: ImageSource, seed: int = 0
+) -> FoundImages:
+    """Images to fit on, and their labels; nothing is decoded.
 
     Args:
         data: a folder with one for each class, a CSV file of paths and labels, or the folder of a dataset.
         target: of a CSV file, the column of the labels.
         positive: the label of the rare event; datasets know theirs.
-        images: the size at which files are decoded.
         seed: of the split of a dataset whose owners give none.
 
     Raises:
-        InputError: everything wrong with the source, or with the images and labels.
+        InputError: everything wrong with the source and the labels.
     """
     problems = Problems()
     problems.add(*source.problems())
@@ -289,7 +297,16 @@ def prepare_images(
         problems.add(*error.problems)
     problems.raise_if_any()
     column = target if source.dataset is None and not Path(data).is_dir() else None  # type: ignore[arg-type]
-    return PreparedImages(_read(found, images, source), images, source, column)
+    return FoundImages(found, source, column)
+
+
+def prepare_images(images: FoundImages, config: ImagesConfig) -> PreparedImages:
+    """Images to fit on, decoded at the size that a config says.
+
+    Raises:
+        InputError: files that cannot be read, or no size to decode them at.
+    """
+    return PreparedImages(_read(images.found, config, images.source), config, images.source, images.column)
 
 
 # ----------------------------------------------------------------------------------------------------------------- form

@@ -51,7 +51,7 @@ class PreparedTable:
 
     @cached_property
     def hashes(self) -> NDArray[np.uint64]:
-        return tables.row_hashes(self.features, list(self.schema.columns))
+        return _hashes(self.features, self.schema)
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -183,8 +183,8 @@ class TableForm:
             problems.add(*error.problems)
         problems.raise_if_any()
         assert features is not None
-        hashes = tables.row_hashes(features, list(self.schema.columns))
-        return Labelled(self.split(features, y, weights), hashes, tables.fingerprint(frame))
+        samples, hashes = self.split(features, y, weights), _hashes(features, self.schema)
+        return Labelled(samples, hashes, tables.fingerprint(frame))
 
     def _labels(self, frame: pd.DataFrame) -> NDArray[np.int64]:
         schema = self.schema
@@ -246,6 +246,11 @@ class TableRows:
 
 def _read(data: Data, header: bool) -> pd.DataFrame:
     return data if isinstance(data, pd.DataFrame) else read_table(data, header=header)
+
+
+def _hashes(features: pd.DataFrame, schema: tables.TableSchema) -> NDArray[np.uint64]:
+    columns = list(schema.columns)
+    return np.column_stack([tables.row_hashes(features, columns), tables.rounded_row_hashes(features, columns)])
 
 
 def _take_weights(

@@ -656,3 +656,39 @@ def row_hashes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     problems.add(*absent_names(columns, [str(name) for name in frame.columns], "column"))
     problems.raise_if_any()
     return pd.util.hash_pandas_object(frame[list(columns)], index=False).to_numpy(dtype=np.uint64)
+
+
+def rounded_row_hashes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """Numbers for each row that survive a copy with rounded numbers: float32, or written with six decimals.
+
+    Numbers count to four significant digits, whole ones below a million in full, none finer than 1e-5. A number at a
+    border of one rounding may fall on its other side in the copy, so there are two, with borders half a step apart: a
+    row is the same where either hash is. Columns in units so small that all is under 1e-5 tell nothing.
+
+    Args:
+        frame, columns: as for `row_hashes`.
+
+    Returns:
+        (N, 2) uint64.
+
+    Raises:
+        InputError: as `row_hashes`.
+    """
+    numeric = [name for name in columns if name in frame and pd.api.types.is_float_dtype(frame[name].dtype)]
+    roundings = [_rounded(frame[numeric].to_numpy(np.float64), offset) for offset in OFFSETS]
+    rounded = [frame.assign(**dict(zip(numeric, values.T, strict=True))) for values in roundings]
+    return np.stack([row_hashes(some, columns) for some in rounded], axis=1)
+
+
+OFFSETS = (0.618034, 0.118034)
+"""Of the borders of both roundings, in steps: half a step apart, and where no decimal number of a few digits lies, as
+they would be moved over it by a copy in float32."""
+
+
+def _rounded(values: np.ndarray, offset: float) -> np.ndarray:
+    """Which step each number lies in; `offset` moves the borders by a part of a step."""
+    with np.errstate(divide="ignore"):
+        size = np.nan_to_num(np.floor(np.log10(np.abs(values))), neginf=-9)
+    place = np.clip(size - 3, -5, np.maximum(size - 5, 0)).astype(int)
+    up, down = 10.0 ** np.maximum(place, 0), 10.0 ** np.maximum(-place, 0)  # exact, where a negative power is not
+    return np.floor(values / up * down + offset) / down * up + 0.0  # -0.0 + 0.0 is 0.0, which hashes alike
