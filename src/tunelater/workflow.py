@@ -181,8 +181,9 @@ def tune(
 
     Args:
         run: a run, or its folder.
-        data: labelled rows. Where it is the table that the run was fitted on, its validation rows are taken. From any
-            other table, rows that equal training or test rows of that table are left out, with a warning.
+        data: labelled rows. Where it is the table that the run was fitted on, or one with the same labels in the same
+            order, its validation rows are taken. From any other table, rows that equal training or test rows of that
+            table, if only after rounding, are left out, with a warning.
         maximize, minimize, cost, subject_to: the need; see `OperatingGrid.select`.
         prior: the share of positives where the model will be used; by default the rows' own.
         grid: how many values of each hyperparameter to try, or which; see `LambdaSpace.grid`.
@@ -254,9 +255,10 @@ def evaluate(
     """What an operating point achieves on labelled rows, with 95% intervals.
 
     Args:
-        data: labelled rows. Where it is the table that the run was fitted on, its test rows are taken. From any other
-            table, rows that equal training rows of that table, or validation rows (on which training stopped and the
-            point was chosen), are left out, with a warning.
+        data: labelled rows. Where it is the table that the run was fitted on, or one with the same labels in the same
+            order, its test rows are taken. From any other table, rows that equal training rows of that table, if only
+            after rounding, or validation rows (on which training stopped and the point was chosen), are left out, with
+            a warning.
         at: an operating point, or its file.
         bootstrap: intervals from so many resamples; see `tuning.assess`.
         images: how image files are read, for a run on images.
@@ -586,7 +588,8 @@ def _labelled(
         own = True
         _warn(
             f"the labels are those of the {run.form.name} that the run was fitted on, in the same order: this is taken "
-            f"for a copy of it with other cells (rounded numbers?), so that only its {own_split} {run.form.noun}s count"
+            f"for a copy of it in another form (rounded, other columns), so that only its {own_split} {run.form.noun}s "
+            "count"
         )
     if own:
         index = run.rows[own_split]

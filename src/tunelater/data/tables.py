@@ -5,7 +5,7 @@ holds numbers, truth values or categories. Every later table is brought into tha
 pieces (`stream_table`). Only `prepare` decides by whole columns; after it each cell means the same in any table (see
 `data/cells.py`).
 
-`fingerprint` and `row_hashes` tell whether a table, or a row, is one that training has seen.
+`fingerprint`, `row_hashes` and `rounded_row_hashes` tell whether a table, or a row, is one that training has seen.
 """
 
 from __future__ import annotations
