@@ -22,7 +22,7 @@ from tunelater.distributions import LambdaSpace
 from tunelater.models import build
 from tunelater.training import train
 
-N, FEATURES, EPOCHS = 12_800, 32, 2
+N, FEATURES, EPOCHS = 12_800, 32, 10
 
 
 def data() -> Splits:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from test_benchmarks import CIFAR10_FILES, fabricated, written_cifar
 from tunelater import recipes
 from tunelater.cli import app
 from tunelater.config import Config
-from tunelater.data.benchmarks import labelled_folder
+from tunelater.data.benchmarks import dataset, labelled_folder
 from tunelater.data.image_form import ImageForm, ImageSource
 from tunelater.problems import DoubtfulInputWarning, InputError
 from tunelater.runs import Run
@@ -162,6 +163,51 @@ def test_a_dataset_keeps_its_owners_test_part(tmp_path: Path, monkeypatch: pytes
     assert "the positives of cifar10 animal-vehicle are 'vehicle', got 'animal'" in told[0]
 
 
+@pytest.mark.parametrize("protocol", ["held-out", "paper"])
+def test_a_dataset_divided_by_seed_is_known_again_and_what_trained_is_never_unseen(
+    tmp_path: Path, protocol: str
+) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"id_code": [f"{i:03}" for i in range(120)], "diagnosis": np.arange(120) % 5})
+    (tmp_path / "train_images").mkdir()
+    table.to_csv(tmp_path / "train.csv", index=False)
+    for name, grade in table.itertuples(index=False):
+        image(rng, grade > 0).save(tmp_path / "train_images" / f"{name}.png")
+    source = reading(tmp_path, dataset="aptos", protocol=protocol)
+    run = fit(tmp_path, config=quick(seed=3), images=source, beta=2, out=tmp_path / "run")
+    told = (
+        pytest.warns(DoubtfulInputWarning, match="chosen on the test images") if protocol == "paper" else nullcontext()
+    )
+    with told:
+        point = tune(Run.load(tmp_path / "run"), tmp_path, **NEED, images=reading(tmp_path))
+    assert (point.split, point.n) == ("validation", len(run.rows["validation"]))
+    for i in run.rows["train"]:
+        path = run_images(tmp_path)[i]
+        kind = run.form.labels[int(table["diagnosis"][int(path.stem)] > 0)]
+        (tmp_path / "seen" / kind).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "seen" / kind / path.name)
+    with pytest.raises(InputError, match="equal train images of the images that the run was fitted on"):
+        evaluation(run, tmp_path / "seen", at=point, images=reading(tmp_path))
+
+
+def run_images(folder: Path) -> tuple[Path, ...]:
+    """In the order of the run's rows."""
+    whole = dataset("aptos", folder, seed=3).whole
+    assert whole.paths is not None
+    return whole.paths
+
+
+def test_a_network_of_one_size_takes_no_other(place: Path, tmp_path: Path) -> None:
+    assert recipes.images("vit_tiny_patch16_384").images.size == 384
+    assert recipes.images("tf_efficientnet_lite0").images.mean == (0.5, 0.5, 0.5)
+    (told,) = problems_of(lambda: recipes.images("vit_tiny_patch16_224", size=64))
+    assert "'vit_tiny_patch16_224' takes images of 224 pixels only, got 64" in told
+    config = dataclasses.replace(quick(), model=recipes.images("vit_tiny_patch16_224").model)
+    (told,) = problems_of(lambda: fit(place / "parts", positive="cracked", config=config, images=reading(tmp_path)))
+    assert "224 pixels only, got 12" in told
+    assert not (tmp_path / "cache").exists()
+
+
 def test_unreadable_images_are_told_at_once_or_left_out(place: Path, tmp_path: Path) -> None:
     folder = parts(tmp_path / "parts", 40, 30)
     (folder / "fine" / "bad.png").write_bytes(b"no image")
@@ -240,6 +286,16 @@ def test_each_method_trains_on_each_form_from_the_command_line(
         assert (config.loss, config.epochs) == (method.split("+")[0], 1)
         assert bool(config.lambdas.free) == ("lct" in method)
         assert (config.sam is not None) == ("sam" in method)
+
+
+def test_the_released_recipe_clips_sams_first_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cifar = written_cifar(tmp_path, "cifar-10-batches-bin", fabricated(CIFAR10_FILES, {"labels": 10}), monkeypatch)
+    options = ("--dataset", "cifar10-animal-vehicle", "--method", "vs+sam", "--epochs", 1)
+    invoked("fit", cifar, *options, "--recipe", "released", "--out", tmp_path / "run")
+    config = Run.load(tmp_path / "run").config
+    assert config.sam is not None
+    assert config.sam.clip == "first"
+    assert config.averaging is not None
 
 
 def test_the_command_line_goes_from_a_folder_to_predictions(place: Path, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def fit(
     ] = False,
     size: Annotated[
         int | None,
-        typer.Option(help="Train on images of so many pixels. [224; resnet32: 32]", rich_help_panel=IMAGES),
+        typer.Option(help="Train on images of so many pixels. [the weights' own]", rich_help_panel=IMAGES),
     ] = None,
     paths: Paths = None,
     images: ImageFolder = None,
@@ -570,7 +570,7 @@ def _settings(
         base = _base(path, asked, are_images, dataset, recipe)
     if asked.method is not None:
         with problems_of(problems):
-            base = recipes.with_method(base, asked.method)
+            base = recipes.with_method(base, asked.method, recipe=recipe)
     if asked.epochs is not None and asked.epochs > 0:
         base = recipes.shortened(base, asked.epochs)
     changes: dict[str, Any] = {"epochs": asked.epochs, "seed": asked.seed, "loss": asked.loss}

@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tunelater import vision
 from tunelater.config import (
     AveragingConfig,
     Config,
@@ -24,7 +25,7 @@ from tunelater.config import (
     ScheduleConfig,
 )
 from tunelater.distributions import LambdaSpace, Linear
-from tunelater.problems import Problems, did_you_mean
+from tunelater.problems import InputError, Problems, did_you_mean
 
 METHODS = ("focal", "focal+lct", "vs", "vs+lct", "vs+sam", "vs+sam+lct")
 """The rows of the paper's Table 1."""
@@ -207,7 +208,8 @@ def images(trunk: str, *, size: int | None = None, seed: int = 0, **options: Any
 
     Args:
         trunk: `resnet32`, for images of about 32 pixels, or a name of timm's.
-        size: training resolution in pixels; by default 32 for `resnet32` and 224 for others.
+        size: training resolution in pixels; by default 32 for `resnet32`, and for others the one that their weights
+            were trained at. Mean and deviation of the colours are those that went with the weights, too.
         options: of the trunk, such as `pretrained=True` or `weights=PATH`.
 
     Raises:
@@ -215,10 +217,16 @@ def images(trunk: str, *, size: int | None = None, seed: int = 0, **options: Any
     """
     started = bool(options.get("pretrained") or options.get("weights"))
     small = trunk == "resnet32"
+    seen = None if small else vision.expected(trunk)
+    if seen is not None and (problems := vision.problems_of_size(trunk, size or seen.size)):
+        raise InputError(problems)
+    normalised: dict[str, Any] = {} if seen is None else {"mean": seen.mean, "std": seen.std}
     augmented: dict[str, Any] = {"crop": "pad", "padding": 4} if small else {"crop": "resized", "scale": (0.65, 1.0)}
     return Config(
         model=ModelConfig(trunk, options),
-        images=ImagesConfig(size=size or (32 if small else 224), horizontal_flip=True, **augmented),
+        images=ImagesConfig(
+            size=size or (32 if seen is None else seen.size), horizontal_flip=True, **augmented, **normalised
+        ),
         optimizer=OptimizerConfig("adamw", learning_rate=1e-4 if started else 1e-3, weight_decay=1e-2),
         schedule=ScheduleConfig("cosine", warmup_epochs=1.0),
         early_stopping=EarlyStoppingConfig(patience=5 if started else 15),

@@ -213,6 +213,10 @@ class _Learner:
         self._sam = sam
         forward = _compiled(self.module, fabric.device) if config.compile else self.module
         self._wrapped, self._optimizer = fabric.setup(forward, sam or base)
+        # Fabric's wrapper converts precision and exchanges gradients; where it has neither to do, it still costs a
+        # small network a tenth of its step.
+        idle = fabric.world_size == 1 and config.precision == "32-true"
+        self._forward = forward if idle else self._wrapped
         if sam is not None and fabric.world_size > 1:
             sam.first_pass = functools.partial(fabric.no_backward_sync, self._wrapped)
         self._averaged: AveragedModel | None = None
@@ -228,7 +232,7 @@ class _Learner:
 
         def closure() -> Tensor:
             self._optimizer.zero_grad()
-            loss = weight @ self.family.loss(self._wrapped(x, lam), target, **lam)
+            loss = weight @ self.family.loss(self._forward(x, lam), target, **lam)
             fabric.backward(loss)
             max_norm = config.clip_norm if config.clip_norm is not None and self._clips else math.inf
             norm = fabric.clip_gradients(self._wrapped, self._optimizer, max_norm=max_norm, error_if_nonfinite=False)

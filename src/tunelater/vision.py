@@ -10,6 +10,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -111,6 +112,46 @@ def _meant(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     longer = sorted((name for name in known if word and name.startswith(word)), key=len)
     close = longer[:1] or difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What images a model's weights were trained on.
+
+    Attributes:
+        size: height and width in pixels.
+        fixed: whether the network takes no other size.
+        mean, std: of red, green and blue in [0, 1], which were subtracted and divided by.
+    """
+
+    size: int
+    fixed: bool
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def expected(name: str) -> Expected:
+    """What timm states of a model.
+
+    Raises:
+        InputError: an unknown name, or timm is not installed.
+    """
+    problems = problems_of_backbone(name)
+    if problems:
+        raise InputError(problems)
+    stated = timm().models.get_pretrained_cfg(name)
+    if stated is None:
+        return Expected(224, False, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    mean, std = (tuple(float(value) for value in values) for values in (stated.mean, stated.std))
+    return Expected(stated.input_size[-1], bool(stated.fixed_input_size), mean, std)  # type: ignore[arg-type]
+
+
+def problems_of_size(name: str, size: int | None) -> list[str]:
+    """Why a known model of timm's does not take images of a size."""
+    wanted = expected(name)
+    if not wanted.fixed or size == wanted.size:
+        return []
+    return [f"{name!r} takes images of {wanted.size} pixels only, got {size}: --size {wanted.size} (images.size)"]
 
 
 # ------------------------------------------------------------------------------------------------------------ backbones

@@ -29,7 +29,7 @@ import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
 
-from tunelater import recipes
+from tunelater import recipes, vision
 from tunelater.config import Config
 from tunelater.data.forms import Data, Labelled, Prepared
 from tunelater.data.image_form import ImageSource, find_images, prepare_images
@@ -37,7 +37,7 @@ from tunelater.data.imbalance import problems_of_beta, problems_of_fractions, su
 from tunelater.data.reading import checked_file
 from tunelater.data.splits import Split, Splits, class_counts
 from tunelater.data.table_form import prepare_table
-from tunelater.models import build
+from tunelater.models import TRUNKS, build
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 from tunelater.runs import FORMAT as RUN_FORMAT
 from tunelater.runs import Run, another_lives, building, output_problems, publish
@@ -520,8 +520,10 @@ def _prepared(
         config = config if config is not None else _default_for_images(source)
         problems.check(config.images is not None, "the config is one for tables, got images; it needs a part [images]")
     if config is not None and config.images is not None:
-        with problems_of(problems):  # weights that cannot be had are told before images are decoded for an hour
+        with problems_of(problems):  # what cannot be had, or go together, is told before images are decoded for an hour
             build(config)
+            if config.model.trunk not in TRUNKS:
+                problems.add(*vision.problems_of_size(config.model.trunk, config.images.size))
     found = None
     if not (problems and source.download):  # nothing is fetched for a fit that cannot be
         with problems_of(problems):
@@ -593,8 +595,8 @@ def _labelled(
         )
     if own:
         index = run.rows[own_split]
-        if run.data.get("chosen_on_test") and own_split == "validation":
-            _warn("the run follows the paper's protocol: it is chosen on the test images, and results will flatter it")
+        if run.data.get("chosen_on_test"):
+            _warn("the run follows the paper's protocol: it is chosen on the test images, and results flatter it")
         if not len(index):
             raise InputError(
                 f"the run kept no {own_split} {run.form.noun}s of these; give some that it was not fitted on"
@@ -650,6 +652,8 @@ def _among(rows: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.b
 
 def _equal_by_chance(run: Run, splits: Sequence[str], columns: slice) -> float:
     """The share of the rows of the run's other splits that equal a row of these all the same."""
+    if not run.form.equal_by_chance:
+        return 0.0
     others = [rows[:, columns] for name, rows in run.hashes.items() if name not in splits]
     if not sum(map(len, others)):
         others, splits = [run.hashes["validation"][:, columns]], ("train",)

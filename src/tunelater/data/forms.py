@@ -54,6 +54,8 @@ class Form(Protocol):
     name: ClassVar[str]
     noun: ClassVar[str]
     """Of one sample, in messages: row or image."""
+    equal_by_chance: ClassVar[bool]
+    """Whether samples of different origin can be equal, as rows of a few categories are and images are not."""
 
     @property
     def labels(self) -> tuple[str, str]:

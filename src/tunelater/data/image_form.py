@@ -262,7 +262,9 @@ class PreparedImages:
 
     def fitted(self, train: NDArray[np.int64], config: Config) -> tuple[ImageForm, ImageSplit]:
         assert config.images is not None
-        form = ImageForm(config.images, self.labels, self.source.dataset, self.source.path or PATH, self.column)
+        form = ImageForm(
+            config.images, self.labels, self.source.dataset, self.source.path or PATH, self.column, config.seed
+        )
         return form, self.read.split(config.images)
 
 
@@ -322,16 +324,19 @@ class ImageForm:
         dataset: the dataset that was trained on, if it was one.
         path: of a CSV file, the column of image files.
         target: of a CSV file, the column of labels.
+        seed: of a dataset's split into training and test, where its owners give none.
     """
 
     name: ClassVar[str] = "images"
     noun: ClassVar[str] = "image"
+    equal_by_chance: ClassVar[bool] = False
 
     images: ImagesConfig
     labels: tuple[str, str]
     dataset: str | None = None
     path: str = PATH
     target: str | None = None
+    seed: int = 0
 
     @property
     def shape(self) -> Mapping[str, Any]:
@@ -346,7 +351,13 @@ class ImageForm:
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        told = {"labels": list(self.labels), "dataset": self.dataset, "path": self.path, "target": self.target}
+        told: dict[str, Any] = {
+            "labels": list(self.labels),
+            "dataset": self.dataset,
+            "path": self.path,
+            "target": self.target,
+        }
+        told |= {"seed": self.seed}
         (folder / "images.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -354,13 +365,13 @@ class ImageForm:
         assert images is not None
         told = json.loads((folder / "images.json").read_text(encoding="utf-8"))
         negative, positive = told["labels"]
-        return cls(images, (negative, positive), told["dataset"], told["path"], told["target"])
+        return cls(images, (negative, positive), told["dataset"], told["path"], told["target"], told["seed"])
 
     def labelled(self, data: Data, reading: ImageSource | None = None) -> Labelled:
         source = self._source(data, reading)
         target = self.target if self.target is not None else "label"
         positive = None if source.dataset is not None else self.labels[1]
-        found = _found(data, target, positive, source, seed=0)
+        found = _found(data, target, positive, source, self.seed)
         if found.labels != self.labels:
             raise InputError(
                 f"{data} has the classes {' and '.join(map(repr, found.labels))}; the run was fitted on "

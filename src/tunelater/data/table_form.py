@@ -115,6 +115,7 @@ class TableForm:
 
     name: ClassVar[str] = "table"
     noun: ClassVar[str] = "row"
+    equal_by_chance: ClassVar[bool] = True
 
     schema: tables.TableSchema
     preprocessor: Preprocessor
