@@ -1,6 +1,7 @@
 """The workflow on images: folders, files of paths, the paper's datasets; from Python and from the command line."""
 
 import dataclasses
+import os
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -195,6 +196,30 @@ def run_images(folder: Path) -> tuple[Path, ...]:
     whole = dataset("aptos", folder, seed=3).whole
     assert whole.paths is not None
     return whole.paths
+
+
+def test_links_are_followed_hidden_folders_are_not_and_names_may_be_of_any_bytes(place: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for kind in ("fine", "cracked"):
+        (folder / kind).symlink_to(place / "parts" / kind, target_is_directory=True)
+    (folder / ".thumbs").mkdir()
+    shutil.copy(place / "parts" / "fine" / "0-000.png", folder / ".thumbs" / "a.png")
+    run = Run.load(place / "run")
+    assert tune(run, folder, **NEED, images=reading(place)).split == "validation"
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    (odd / "back").symlink_to(odd, target_is_directory=True)
+    shutil.copy(place / "parts" / "fine" / "0-000.png", os.path.join(os.fsencode(odd), b"caf\xe9.png"))
+    point = tune(run, place / "parts", **NEED, images=reading(place))
+    assert predict(run, odd, at=point, out=tmp_path / "r.csv").rows == 1
+    assert pd.read_csv(tmp_path / "r.csv")["path"].tolist() == ["caf\ufffd.png"]
+
+
+def test_what_is_for_a_list_of_images_is_refused_for_a_folder(place: Path) -> None:
+    source = reading(place, group="patient", unlabelled=True)
+    (told,) = problems_of(lambda: fit(place / "parts", positive="cracked", target="y", config=quick(), images=source))
+    assert "--group (group), --unlabelled (unlabelled), --target (target) is for a CSV file" in told
 
 
 def test_a_network_of_one_size_takes_no_other(place: Path, tmp_path: Path) -> None:

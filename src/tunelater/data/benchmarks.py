@@ -21,7 +21,7 @@ import pickle
 import warnings
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -1064,9 +1064,21 @@ def _image_files(folder: Path, problems: Problems) -> list[Path]:
     if not folder.is_dir():
         problems.add(f"{folder} must be a folder of images, got no such folder")
         return []
-    paths = sorted(path for path in folder.rglob("*") if _is_image(path))
+    paths = sorted(path for path in _walked(folder, set()) if _is_image(path))
     problems.check(bool(paths), f"{folder} must hold images ({', '.join(IMAGE_SUFFIXES)}), got none")
     return paths
+
+
+def _walked(folder: Path, above: set[Path]) -> Iterator[Path]:
+    """The files below a folder; links are followed, but not round in circles, and hidden folders left alone."""
+    real = folder.resolve()
+    if real in above:
+        return
+    for path in folder.iterdir():
+        if not path.is_dir():
+            yield path
+        elif not path.name.startswith("."):
+            yield from _walked(path, above | {real})
 
 
 def _is_image(path: Path) -> bool:

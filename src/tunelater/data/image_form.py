@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,16 @@ class ImageSource:
         problems.check(self.on_bad in ("raise", "skip"), f"on_bad is 'raise' or 'skip', got {self.on_bad!r}")
         return list(problems)
 
+    def of_a_list(self, target: str | None) -> str:
+        """What is set that only a CSV file of images has a use for, by its name on the command line and here."""
+        named: dict[str, Any] = {
+            "--paths (path)": self.path,
+            "--images (folder)": self.folder,
+            "--group (group)": self.group,
+        }
+        named |= {"--unlabelled (unlabelled)": self.unlabelled, "--target (target)": target}
+        return ", ".join(name for name, value in named.items() if value)
+
     @property
     def cache_folder(self) -> Path:
         if self.cache is not None:
@@ -110,6 +121,10 @@ def _found(data: Data, target: str | None, positive: str | None, source: ImageSo
     if positive is None:
         raise InputError("say which class is the rare event: --positive (positive)")
     if Path(data).is_dir():
+        if told := source.of_a_list(target):
+            raise InputError(
+                f"{data} is a folder, whose images have their labels from folders: {told} is for a CSV file"
+            )
         return _Found(*benchmarks.labelled_folder(data, positive=positive))
     if target is None:
         raise InputError(f"{data}: say which column has the labels: --target (target)")
@@ -371,7 +386,9 @@ class ImageForm:
         source = self._source(data, reading)
         target = self.target if self.target is not None else "label"
         positive = None if source.dataset is not None else self.labels[1]
-        found = _found(data, target, positive, source, self.seed)
+        by_folder = isinstance(data, str | Path) and Path(data).is_dir()
+        source = dataclasses.replace(source, path=None) if by_folder else source
+        found = _found(data, None if by_folder else target, positive, source, self.seed)
         if found.labels != self.labels:
             raise InputError(
                 f"{data} has the classes {' and '.join(map(repr, found.labels))}; the run was fitted on "
@@ -409,7 +426,8 @@ def _listed(data: Path, keep: Sequence[str], source: ImageSource) -> tuple[list[
         if keep:
             raise InputError(f"a folder of images has no columns to keep, got {', '.join(keep)}; give a CSV file")
         paths = benchmarks.image_files(data)
-        return paths, pa.table({"path": [path.relative_to(data).as_posix() for path in paths]})
+        names = [os.fsencode(path.relative_to(data).as_posix()).decode("utf-8", "replace") for path in paths]
+        return paths, pa.table({"path": pa.array(names, pa.string())})
     path = source.path or PATH
     paths, table = benchmarks.paths_of_table(data, path, [*keep], folder=source.folder)
     columns = dict.fromkeys([path, *keep])
