@@ -198,3 +198,24 @@ def test_the_radius_must_be_positive(rho: float) -> None:
     model = network()
     with pytest.raises(InputError, match="rho must be positive"):
         SAM(OPTIMIZERS["sgd"](list(model.parameters())), model, rho=rho)
+
+
+def test_both_passes_drop_the_same_units() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 2))
+    kept = []
+    model[1].register_forward_hook(lambda _m, inputs, out: kept.append((out == 0) & (inputs[0] != 0)))
+    sam = SAM(torch.optim.SGD(model.parameters(), 0.01), model, rho=0.01)
+    x = torch.randn(8, 4)
+
+    def closure() -> Tensor:
+        sam.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        sam.step(closure)
+    for first, second in zip(kept[::2], kept[1::2], strict=True):
+        assert torch.equal(first, second)
+    assert not torch.equal(kept[0], kept[2])

@@ -19,7 +19,7 @@ class SAM(torch.optim.Optimizer):
 
     epsilon = rho g / |g|, or rho w^2 g / |w g| in the adaptive form, whose neighbourhood scales with the weights (Kwon
     et al. 2021). The closure runs twice: at w for epsilon, and at w + epsilon for the step. It must zero the gradients,
-    and be a pure function of the weights: same batch, same lambda.
+    and be a pure function of the weights: same batch, same lambda. Dropout is: the random state is put back in between.
 
     A closure that clips bounds the step by the second gradient alone, since epsilon does not depend on the length of
     the first. (The paper's released code clips the first and not the second, which is no clipping at all.) `second`
@@ -59,12 +59,15 @@ class SAM(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
         """One step; returns the loss at the unshifted weights."""
         closure = torch.enable_grad()(closure)
+        random = _random_states(self.param_groups[0]["params"][0].device)
         with self.first_pass():
             loss = closure()
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         weights = [p.detach().clone() for p in parameters]
         torch._foreach_add_(parameters, self._epsilon(parameters))
         self.second = True
+        for restore, state in random:  # the same dropout in both: they are passes of one function
+            restore(state)
         try:
             with _still_batch_norm(self.module):
                 closure()
@@ -92,6 +95,14 @@ class SAM(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.base.load_state_dict(state_dict)
         self.param_groups, self.state = self.base.param_groups, self.base.state
+
+
+def _random_states(device: torch.device) -> list[tuple[Callable[[Tensor], None], Tensor]]:
+    """What puts the random state back that a pass begins with."""
+    states: list[tuple[Callable[[Tensor], None], Tensor]] = [(torch.set_rng_state, torch.get_rng_state())]
+    if device.type == "cuda":
+        states.append((torch.cuda.set_rng_state, torch.cuda.get_rng_state()))
+    return states
 
 
 @contextlib.contextmanager
