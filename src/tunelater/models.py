@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -167,14 +167,15 @@ def build(config: Config, *, n_classes: int = 2, pretrained: bool = True, **shap
             trunk = TRUNKS[config.model.trunk](**shape, **trunk_options)
         else:
             trunk = TimmTrunk(config.model.trunk, **trunk_options)
-        head = nn.Linear(trunk.channels, n_classes)  # type: ignore[arg-type]
+        channels = cast(int, trunk.channels)  # a module's attributes have no types
+        head = nn.Linear(channels, n_classes)
         film = stages = None
         if config.film is not None and config.lambdas.free:
             options = dataclasses.asdict(config.film)
             if options.pop("placement") == "features":
-                film = FiLM(config.lambdas, trunk.channels, **options)  # type: ignore[arg-type]
+                film = FiLM(config.lambdas, channels, **options)
             else:
-                stages = StageFiLM(config.lambdas, trunk.stages, **options)  # type: ignore[arg-type]
+                stages = StageFiLM(config.lambdas, cast(Sequence[Stage], trunk.stages), **options)
     return channels_last(LossConditional(trunk, film, head, stages))
 
 

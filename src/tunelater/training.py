@@ -245,10 +245,12 @@ class _Learner:
     @property
     def _clips(self) -> bool:
         """Whether the pass that runs is one whose gradient `clip_norm` bounds."""
-        return self._sam is None or self._sam.second == (self.config.sam.clip == "step")  # type: ignore[union-attr]
+        sam = self.config.sam
+        return self._sam is None or sam is None or self._sam.second == (sam.clip == "step")
 
     def average(self, ends_epoch: bool) -> None:
-        if self._averaged is not None and (ends_epoch or self.config.averaging.every == "step"):  # type: ignore[union-attr]
+        averaging = self.config.averaging
+        if self._averaged is not None and averaging is not None and (ends_epoch or averaging.every == "step"):
             self._averaged.update_parameters(self.module)
 
     @property

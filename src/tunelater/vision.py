@@ -142,8 +142,8 @@ def expected(name: str) -> Expected:
     stated = timm().models.get_pretrained_cfg(name)
     if stated is None:
         return Expected(224, False, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    mean, std = (tuple(float(value) for value in values) for values in (stated.mean, stated.std))
-    return Expected(stated.input_size[-1], bool(stated.fixed_input_size), mean, std)  # type: ignore[arg-type]
+    (r, g, b), (r_std, g_std, b_std) = stated.mean, stated.std
+    return Expected(stated.input_size[-1], bool(stated.fixed_input_size), (r, g, b), (r_std, g_std, b_std))
 
 
 def problems_of_size(name: str, size: int | None) -> list[str]:

@@ -313,8 +313,8 @@ def find_images(
     except InputError as error:
         problems.add(*error.problems)
     problems.raise_if_any()
-    column = target if source.dataset is None and not Path(data).is_dir() else None  # type: ignore[arg-type]
-    return FoundImages(found, source, column)
+    is_list = source.dataset is None and isinstance(data, str | Path) and not Path(data).is_dir()
+    return FoundImages(found, source, target if is_list else None)
 
 
 def prepare_images(images: FoundImages, config: ImagesConfig) -> PreparedImages:

@@ -112,7 +112,8 @@ class ImageSplit:
     def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
         mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.config.mean, self.config.std))
         device = self.target.device
-        return tuple(t.float().to(device)[:, None, None] for t in (1 / (255 * std), -mean / std))  # type: ignore[return-value]
+        scale, shift = (t.float().to(device)[:, None, None] for t in (1 / (255 * std), -mean / std))
+        return scale, shift
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         scale, shift = self._scale_and_shift
