@@ -26,6 +26,7 @@ LAMBDAS: list[tuple[str, Lam]] = [
     *(("weighted_cross_entropy", {"omega": omega}) for omega in (0.0, 0.5, 1.0)),
     *(("focal", {"alpha": a, "phi": p}) for a in (0.1, 0.5, 0.9) for p in (0.0, 0.3, 1.0, 2.5)),
     *(("vs", {"gamma": g, "tau": t}) for g in (0.0, 0.2) for t in (0.0, 1.0, 3.0)),
+    *(("ldam", {"max_m": m, "s": s}) for m in (0.0, 0.5) for s in (1.0, 4.0)),
 ]
 """Binary lambdas of every family, neutral ones among them."""
 
@@ -163,6 +164,29 @@ def test_a_lambda_for_each_sample_of_three_classes_equals_a_loop(name: str) -> N
         torch.testing.assert_close(ours[1][i : i + 1], family.log_posterior(z, **at), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("counts", [(500, 25), (100, 10, 3)])
+def test_ldam_loss_equals_a_loop_that_takes_the_margin_off_the_target(counts: Sequence[int]) -> None:
+    logits, target = batch(50, len(counts))
+    expected = []
+    for z, y in zip(logits.tolist(), target.tolist(), strict=True):
+        margin = 0.5 * (min(counts) / counts[y]) ** 0.25
+        expected.append(-math.log(naive_p([5 * (v - margin * (c == y)) for c, v in enumerate(z)])[y]))
+    ours = loss_family("ldam", counts).loss(logits, target, max_m=0.5, s=5.0)
+    torch.testing.assert_close(ours, torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("counts", [(500, 25), (100, 10, 3)])
+def test_the_expected_ldam_loss_is_least_where_its_link_gives_the_posterior(counts: Sequence[int]) -> None:
+    family, logits = loss_family("ldam", counts), batch(6, len(counts), spread=1)[0].requires_grad_()
+    posterior = family.log_posterior(logits, max_m=0.5, s=3.0).exp().detach()
+    risk = sum(
+        posterior[:, c] @ family.loss(logits, torch.full((len(logits),), c), max_m=0.5, s=3.0)
+        for c in range(len(counts))
+    )
+    (gradient,) = torch.autograd.grad(risk, logits)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Far out in the range of floating point
 # ---------------------------------------------------------------------------------------------------------------------
@@ -172,6 +196,7 @@ EXTREME: list[tuple[str, Lam]] = [
     *(("weighted_cross_entropy", {"omega": omega}) for omega in (0.0, 1.0, 2.0)),
     *(("focal", {"alpha": a, "phi": p}) for a in (0.0, 0.01, 1.0) for p in (0.0, 0.01, 0.5, 1.0, 1.5, 7.0)),
     *(("vs", {"gamma": g, "tau": t}) for g in (0.0, 0.3, 2.0) for t in (0.0, 1.0, 10.0)),
+    *(("ldam", {"max_m": m, "s": s}) for m in (0.0, 2.0) for s in (0.1, 1.0)),
 ]
 
 
@@ -213,13 +238,17 @@ def test_losses_and_gradients_are_finite_for_extreme_logits(
 
 
 def naive_loss(name: str, lam: Lam, beta: float, logits: Tensor, positive: int) -> Tensor:
-    """Equations 2 and 4 and the weighted cross-entropy as they are printed."""
+    """Equations 2 and 4, the weighted cross-entropy and LDAM as they are printed."""
     p_y = logits.softmax(-1)[:, positive]
     if name == "focal":
         return -(lam["alpha"] if positive else 1 - lam["alpha"]) * (1 - p_y) ** lam["phi"] * torch.log(p_y)
     if name == "vs":
         eta = logits[:, 1] / beta ** lam["gamma"] - (logits[:, 0] + lam["tau"] * math.log(beta))
         return torch.log(1 + torch.exp(-eta if positive else eta))
+    if name == "ldam":
+        margin = lam["max_m"] * (1.0 if positive else beta**-0.25)
+        wrong = logits[:, 1 - positive] - logits[:, positive] + margin
+        return torch.log(1 + torch.exp(lam["s"] * wrong))
     return -balanced_weights((beta, 1), lam.get("omega", 0))[positive] * torch.log(p_y)
 
 
@@ -273,6 +302,10 @@ def test_log_odds_are_the_closed_form(name: str, lam: Lam, counts: tuple[int, in
     elif name == "focal":
         p = logits.softmax(-1)[:, 1]
         expected = log_g(p, lam["phi"]) - log_g(1 - p, lam["phi"]) - math.log(lam["alpha"] / (1 - lam["alpha"]))
+    elif name == "ldam":
+        s_neg, s_pos = (lam["s"] * lam["max_m"] * (n / min(counts)) ** -0.25 for n in counts)
+        m = lam["s"] * (z_pos - z_neg)
+        expected = torch.log((1 + torch.exp(m - s_pos)) / (1 + torch.exp(-m - s_neg)))
     else:
         w_neg, w_pos = balanced_weights(counts, lam.get("omega", 0))
         expected = z_pos - z_neg - math.log(w_pos / w_neg)
@@ -283,11 +316,11 @@ def test_log_odds_are_the_closed_form(name: str, lam: Lam, counts: tuple[int, in
 def test_link_of_the_margin_of_least_expected_loss_is_the_posterior(name: str, lam: Lam) -> None:
     """For a posterior q, minimise q loss(+) + (1 - q) loss(-) over the margin; the link there is logit(q)."""
     family = loss_family(name, (20, 1))
-    scale = float(family.scale(torch.zeros(1, dtype=torch.float64), **lam)[1])
+    scale = family.scale(torch.zeros(1, dtype=torch.float64), **lam).reshape(-1)
 
     def risk(margin: float | NDArray, q: float) -> NDArray:
         m = torch.as_tensor(np.atleast_1d(margin), dtype=torch.float64)
-        logits = torch.stack([-m / 2, m / (2 * scale)], dim=-1)
+        logits = torch.stack([-m, m], dim=-1) / (2 * scale)
         torch.testing.assert_close(family.margin(logits, **lam), m)
         positive, negative = (family.loss(logits, torch.full((len(m),), y), **lam).numpy() for y in (1, 0))
         return q * positive + (1 - q) * negative
@@ -380,6 +413,7 @@ def three_class_lambdas(name: str) -> list[dict[str, float | Tensor]]:
         "weighted_cross_entropy": [{"omega": 0.0}, {"omega": 1.0}],
         "focal": [{"alpha": alpha, "phi": phi} for alpha in alphas for phi in (0.5, 2.0)],
         "vs": [{"gamma": gamma, "tau": tau} for gamma in (0.0, 0.2) for tau in (0.0, 1.5)],
+        "ldam": [{"max_m": m, "s": s} for m in (0.2, 1.0) for s in (1.0, 3.0)],
     }
     return lams[name]
 
@@ -495,7 +529,7 @@ def test_training_then_linking_recovers_the_posterior_at_every_lambda(name: str)
 def test_unknown_loss_names_are_explained() -> None:
     with pytest.raises(InputError, match="no loss 'focall'; did you mean 'focal'"):
         loss_family("focall", (10, 1))
-    with pytest.raises(InputError, match="known are cross_entropy, focal, vs, weighted_cross_entropy"):
+    with pytest.raises(InputError, match="known are cross_entropy, focal, ldam, vs, weighted_cross_entropy"):
         loss_family("zzz", (10, 1))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -16,10 +17,14 @@ from torch.nn import functional as F
 
 from tunelater import vision
 from tunelater.config import TRUNK_OPTIONS, Config, FiLMConfig, ModelConfig
+from tunelater.data.splits import Splits, TensorSplit, class_counts
 from tunelater.distributions import LambdaSpace, Linear
 from tunelater.film import Stage
+from tunelater.losses import loss_family
 from tunelater.models import TRUNKS, ResNet32, TimmTrunk, build
 from tunelater.problems import InputError
+from tunelater.scoring import score
+from tunelater.training import train
 
 LITE0 = Path(__file__).parents[1] / ".data" / "lite0" / "efficientnet-lite0-57934424.pth"
 SMALL = "test_resnet"
@@ -445,6 +450,28 @@ STAGED = [
     ("test_mambaout", (3, 64, 64), {}, (16, 32, 48, 64)),  # channels last
     ("test_vit", (1, 32, 32), {"in_chans": 1, "img_size": 32}, (64,) * 6),  # tokens
 ]
+
+
+@pytest.mark.parametrize("film", [None, FiLMConfig(start="identity")])
+def test_a_cosine_head_gives_cosines_that_scoring_scales(film: FiLMConfig | None) -> None:
+    space = LambdaSpace(max_m=Linear(0, 1, 1), s=5.0)
+    config = Config("ldam", space, model=ModelConfig("mlp", head="cosine"), film=film, early_stopping=None, epochs=3)
+    x = torch.randn(200, 9)
+    split = TensorSplit(x, (x[:, 0] > 1).long())
+    model = train(config, Splits(split, split), build(config, n_features=9)).model
+    features = model.features(x)
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(200))
+    lam = {"max_m": 0.3, "s": 5.0}
+    logits = model(x, lam)
+    if film is None:
+        rows = model.head.weight.detach().double()
+        cosines = F.cosine_similarity(features.double()[:, None], rows[None], dim=-1)
+        torch.testing.assert_close(logits.double(), cosines, rtol=1e-5, atol=1e-6)
+    family = loss_family("ldam", class_counts(split))
+    scores = score(model, split, {name: np.array([value]) for name, value in lam.items()}, family)
+    torch.testing.assert_close(
+        torch.from_numpy(scores.log_odds[0]), family.log_odds(logits, **lam), rtol=1e-4, atol=1e-4
+    )
 
 
 def staged(name: str, options: dict[str, Any], **film: Any) -> Config:

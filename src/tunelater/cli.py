@@ -87,7 +87,7 @@ def fit(
         Path | None, typer.Option(help="Settings in TOML, such as another run's config.toml.", show_default=False)
     ] = None,
     loss: Annotated[
-        str | None, typer.Option(help="Loss family: vs, focal, weighted_cross_entropy or cross_entropy. [vs]")
+        str | None, typer.Option(help="Loss family: vs, focal, weighted_cross_entropy, ldam or cross_entropy. [vs]")
     ] = None,
     lam: Annotated[
         list[str] | None,

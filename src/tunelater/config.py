@@ -36,6 +36,7 @@ def default_space(loss: str) -> LambdaSpace:
         "focal": LambdaSpace(alpha=Linear(0.1, 0.9, 1.25), phi=Linear(1, 3, 0.5)),
         "weighted_cross_entropy": LambdaSpace(omega=Uniform(0, 1)),
         "cross_entropy": LambdaSpace(),
+        "ldam": LambdaSpace(max_m=Uniform(0, 1), s=10.0),
     }[loss]
 
 
@@ -79,6 +80,9 @@ class ModelConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     """What there is to set of the trunk: see `MLPOptions`; for timm's, `pretrained`, `weights` and what `TimmTrunk`
     takes, which timm checks when the model is built."""
+    head: Literal["linear", "cosine"] = "linear"
+    """Logits linear in the features, or the cosines between features and classes, in [-1, 1]; for loss `ldam`, whose s
+    scales them up. Other losses learn little from cosines."""
 
     def problems(self) -> list[str]:
         problems = Problems()
@@ -87,6 +91,7 @@ class ModelConfig:
                 _fits_toml(value),
                 f"model.options.{name} needs a number, text, true or false, or lists or tables of them, got {value!r}",
             )
+        problems.check(self.head in ("linear", "cosine"), f"model.head is 'linear' or 'cosine', got {self.head!r}")
         if self.trunk not in TRUNK_OPTIONS:
             return [*problems, *vision.problems_of_backbone(self.trunk, tuple(TRUNK_OPTIONS))]
         kind = TRUNK_OPTIONS[self.trunk]

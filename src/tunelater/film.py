@@ -217,10 +217,20 @@ class LossConditional(nn.Module):
             the trunk.
         head: (N, C) -> (N, K).
         stages: after the trunk's stages.
+        unit: whether features are scaled to length one before all else.
     """
 
-    def __init__(self, trunk: nn.Module, film: FiLM | None, head: nn.Linear, stages: StageFiLM | None = None) -> None:
+    def __init__(
+        self,
+        trunk: nn.Module,
+        film: FiLM | None,
+        head: nn.Linear,
+        stages: StageFiLM | None = None,
+        *,
+        unit: bool = False,
+    ) -> None:
         super().__init__()
+        self.unit = unit
         self.trunk = trunk
         self.film = film
         self.head = head
@@ -233,10 +243,12 @@ class LossConditional(nn.Module):
             InputError: no lambda where the trunk's stages need one.
         """
         if self.stages is None:
-            return self.trunk(x)
-        if lam is None:
+            z = self.trunk(x)
+        elif lam is not None:
+            z = self.stages(self.trunk, x, lam)
+        else:
             raise InputError("the features of a model with FiLM after every stage depend on lambda; pass it")
-        return self.stages(self.trunk, x, lam)
+        return F.normalize(z) if self.unit else z
 
     def logits(self, z: Tensor, lam: Mapping[str, Hyperparameter]) -> Tensor:
         """(N, K) logits from features (N, C), at one lambda (floats) or at one a sample (tensors of shape (N,))."""

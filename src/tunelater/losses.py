@@ -363,13 +363,58 @@ class VectorScaling(LossFamily):
         return -_tensor(lam["tau"], like) * math.log(self.class_counts[0] / self.class_counts[1])
 
 
+@dataclass(frozen=True)
+class LDAM(LossFamily):
+    """Label-distribution-aware margin loss: the cross-entropy of s (z - Delta_y e_y) (Cao et al. 2019).
+
+    Delta_c = max_m (n_c / n_min)^(-1/4): the rarest class has the margin max_m. Made for logits that are cosines
+    (`model.head = "cosine"`), which s brings back to a range where a softmax can be sure of itself; other logits can
+    make up for any margin by growing.
+
+    With a = s Delta, the derivative of the conditional risk is zero where P(c|x) is proportional to
+    e^(s z_c) (sum_k e^(s z_k) - e^(s z_c) (1 - e^(-a_c))).
+    """
+
+    name: ClassVar[str] = "ldam"
+    hyperparameters: ClassVar[Mapping[str, tuple[float, float]]] = {"max_m": (0.0, math.inf), "s": (1e-3, math.inf)}
+    neutral: ClassVar[Mapping[str, float]] = {"max_m": 0.0, "s": 1.0}
+
+    def _loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
+        scaled = self._scaled(logits, **lam)
+        margin = F.one_hot(target, scaled.shape[-1]) * self._margins(scaled, **lam)
+        return F.cross_entropy(scaled - margin, target, reduction="none")
+
+    def scale(self, like: Tensor, **lam: Hyperparameter) -> Tensor:
+        return _column(lam["s"], like) * _constant([1.0] * len(self.class_counts), like)
+
+    def unnormalised(self, scaled: Tensor, **lam: Hyperparameter) -> Tensor:
+        others = ~torch.eye(scaled.shape[-1], dtype=torch.bool, device=scaled.device)
+        rest = scaled.unsqueeze(-2).masked_fill(~others, -math.inf).logsumexp(-1)
+        return scaled + torch.logaddexp(rest, scaled - self._margins(scaled, **lam))
+
+    def shift(self, like: Tensor, **lam: Hyperparameter) -> None:
+        return None
+
+    def link(self, margin: Tensor, **lam: Hyperparameter) -> Tensor:
+        height = _tensor(lam["s"], margin) * _tensor(lam["max_m"], margin)
+        negative, positive = (height * root for root in self._roots)
+        return F.logsigmoid(margin + negative) - F.logsigmoid(positive - margin)
+
+    @property
+    def _roots(self) -> list[float]:
+        return [(n / min(self.class_counts)) ** -0.25 for n in self.class_counts]
+
+    def _margins(self, like: Tensor, *, max_m: Hyperparameter, s: Hyperparameter) -> Tensor:
+        return _column(s, like) * _column(max_m, like) * _constant(self._roots, like)
+
+
 FAMILIES: Mapping[str, type[LossFamily]] = {
-    family.name: family for family in (CrossEntropy, WeightedCrossEntropy, Focal, VectorScaling)
+    family.name: family for family in (CrossEntropy, WeightedCrossEntropy, Focal, VectorScaling, LDAM)
 }
 
 
 def loss_family(name: str, class_counts: Sequence[float], **options: Any) -> LossFamily:
-    """The loss family called `name`: one of `cross_entropy`, `weighted_cross_entropy`, `focal`, `vs`."""
+    """The loss family called `name`: one of `cross_entropy`, `weighted_cross_entropy`, `focal`, `vs`, `ldam`."""
     if name not in FAMILIES:
         raise InputError(f"there is no loss {name!r}{did_you_mean(name, FAMILIES)}")
     return FAMILIES[name](class_counts, **options)

@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import register_parametrization
 
 from tunelater import vision
 from tunelater.config import Config
@@ -168,7 +169,9 @@ def build(config: Config, *, n_classes: int = 2, pretrained: bool = True, **shap
         else:
             trunk = TimmTrunk(config.model.trunk, **trunk_options)
         channels = cast(int, trunk.channels)  # a module's attributes have no types
-        head = nn.Linear(channels, n_classes)
+        head = nn.Linear(channels, n_classes, bias=config.model.head == "linear")
+        if config.model.head == "cosine":
+            register_parametrization(head, "weight", _UnitRows())
         film = stages = None
         if config.film is not None and config.lambdas.free:
             options = dataclasses.asdict(config.film)
@@ -176,7 +179,14 @@ def build(config: Config, *, n_classes: int = 2, pretrained: bool = True, **shap
                 film = FiLM(config.lambdas, channels, **options)
             else:
                 stages = StageFiLM(config.lambdas, cast(Sequence[Stage], trunk.stages), **options)
-    return channels_last(LossConditional(trunk, film, head, stages))
+    return channels_last(LossConditional(trunk, film, head, stages, unit=config.model.head == "cosine"))
+
+
+class _UnitRows(nn.Module):
+    """Rows of length one."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return F.normalize(weight, dim=1)
 
 
 def channels_last(model: LossConditional) -> LossConditional:

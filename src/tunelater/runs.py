@@ -240,8 +240,9 @@ def _film_settings(config: Config) -> dict[str, Any] | None:
 
 
 def _network_options(config: Config) -> dict[str, Any]:
-    """The options of the trunk without those that say where its first weights came from."""
-    return {name: value for name, value in config.model.options.items() if name not in ("pretrained", "weights")}
+    """The options of the trunk without those that say where its first weights came from, and a head that is unusual."""
+    options = {name: value for name, value in config.model.options.items() if name not in ("pretrained", "weights")}
+    return options if config.model.head == "linear" else {**options, "head": config.model.head}
 
 
 def _changed_files(folder: Path) -> tuple[str, list[str]]:
