@@ -36,7 +36,9 @@ VARIED = Config(
     loss="focal",
     lambdas=LambdaSpace(alpha=Triangular(0.25, 0.75, rising=True), phi=PointMass(2.0)),
     lambda_per="sample",
-    model=ModelConfig(trunk="resnet18", options={"in_chans": 1, "drop_rate": 0.25, "nested": {"sizes": [1, 2]}}),
+    model=ModelConfig(
+        trunk="resnet18", options={"in_chans": 1, "drop_rate": 0.25, "nested": {"sizes": [1, 2]}}, head="cosine"
+    ),
     images=ImagesConfig(
         size=48,
         crop="pad",

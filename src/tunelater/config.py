@@ -36,7 +36,7 @@ def default_space(loss: str) -> LambdaSpace:
         "focal": LambdaSpace(alpha=Linear(0.1, 0.9, 1.25), phi=Linear(1, 3, 0.5)),
         "weighted_cross_entropy": LambdaSpace(omega=Uniform(0, 1)),
         "cross_entropy": LambdaSpace(),
-        "ldam": LambdaSpace(max_m=Uniform(0, 1), s=10.0),
+        "ldam": LambdaSpace(max_m=Uniform(0, 1), s=Uniform(1, 30)),
     }[loss]
 
 
