@@ -193,7 +193,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "hidden": ({"film": FiLMConfig(hidden=0)}, "film.hidden must be 1 or more, got 0"),
     "placement": (
         {"film": FiLMConfig(placement="blocks")},
-        "film.placement is 'features' or 'stages', got 'blocks'",
+        "film.placement is 'features', 'logits' or 'stages', got 'blocks'",
     ),
     "start": ({"film": FiLMConfig(start="zero")}, "film.start is 'paper' or 'identity', got 'zero'"),
     "optimizer": ({"optimizer": OptimizerConfig("adm")}, "there is no optimizer 'adm'; did you mean 'adam'?"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tunelater.distributions import Distribution, LambdaSpace, Linear, Uniform
-from tunelater.film import FiLM, LossConditional, Stage, StageFiLM, Start
+from tunelater.film import FiLM, LossConditional, Place, Stage, StageFiLM, Start
 from tunelater.losses import FAMILIES, Hyperparameter, loss_family
 from tunelater.problems import InputError
 
@@ -19,6 +19,7 @@ SPACES: dict[str, LambdaSpace] = {
     "vs": VS_SPACE,
     "focal": LambdaSpace(alpha=Uniform(0.1, 0.9), phi=Uniform(0, 3)),
     "weighted_cross_entropy": LambdaSpace(omega=Uniform(0, 1)),
+    "ldam": LambdaSpace(max_m=Uniform(0, 1), s=Uniform(1, 30)),
 }
 N, CHANNELS = 20, 8
 
@@ -51,10 +52,13 @@ def model_over(
     start: Start = "paper",
     rescale: bool = False,
     bias: bool = True,
+    place: Place = "features",
 ) -> LossConditional:
     """A small model in float64 with random weights."""
-    conditioning = FiLM(space, CHANNELS, hidden=16, start=start, rescale=rescale, bias=bias) if film else None
-    model = LossConditional(nn.Linear(3, CHANNELS), conditioning, nn.Linear(CHANNELS, n_classes, bias=head_bias))
+    channels = CHANNELS if place == "features" else n_classes
+    conditioning = FiLM(space, channels, hidden=16, start=start, rescale=rescale, bias=bias) if film else None
+    head = nn.Linear(CHANNELS, n_classes, bias=head_bias)
+    model = LossConditional(nn.Linear(3, CHANNELS), conditioning, head, place=place)
     randomise(model)
     return model.double()
 
@@ -203,25 +207,33 @@ def test_rescale_maps_each_interval_to_the_unit_interval() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+PLACES: tuple[Place, ...] = ("features", "logits")
+
+
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("head_bias", [True, False])
 @pytest.mark.parametrize("options", [{}, {"start": "identity"}, {"rescale": True}, {"bias": False}])
-def test_logits_are_the_head_of_modulated_features(n_classes: int, head_bias: bool, options: dict) -> None:
-    model = model_over(VS_SPACE, n_classes=n_classes, head_bias=head_bias, **options)
+def test_logits_are_the_head_of_modulated_features_or_modulated(
+    place: Place, n_classes: int, head_bias: bool, options: dict
+) -> None:
+    model = model_over(VS_SPACE, n_classes=n_classes, head_bias=head_bias, place=place, **options)
     assert model.film is not None
     z, lam = features(), drawn(VS_SPACE, N)
     together = model.logits(z, lam)
     assert together.shape == (N, n_classes)
     for i in range(N):
         sigma, mu = model.film(at(lam, i))
-        expected = model.head(sigma * z + mu)
+        expected = model.head(sigma * z + mu) if place == "features" else sigma * model.head(z) + mu
         # One lambda for all, folded into the head.
         torch.testing.assert_close(model.logits(z, at(lam, i)), expected, rtol=1e-6, atol=1e-6)
         # One lambda a sample.
         torch.testing.assert_close(together[i], expected[i], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"start": "identity"}, {"rescale": True}, {"head_bias": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"start": "identity"}, {"rescale": True}, {"head_bias": False}, {"place": "logits"}]
+)
 def test_folded_and_per_sample_logits_have_the_same_gradients(options: dict) -> None:
     lam = {"gamma": 0.21, "tau": 1.3}
     gradients = []
@@ -256,8 +268,9 @@ def test_without_film_the_model_ignores_lambda() -> None:
         torch.testing.assert_close(model.logits(z, lam), model.head(z))
 
 
-def test_autocast_to_bfloat16_runs_both_paths() -> None:
-    model, z = model_over(VS_SPACE).float(), features().float()
+@pytest.mark.parametrize("place", PLACES)
+def test_autocast_to_bfloat16_runs_both_paths(place: Place) -> None:
+    model, z = model_over(VS_SPACE, place=place).float(), features().float()
     lam = {"gamma": 0.21, "tau": 1.3}
     exact = model.logits(z, lam)
     for values in (lam, {name: torch.full((N,), value) for name, value in lam.items()}):
@@ -272,12 +285,15 @@ def test_autocast_to_bfloat16_runs_both_paths() -> None:
 
 
 @pytest.mark.parametrize("name", SPACES)
-@pytest.mark.parametrize("film", [True, False])
+@pytest.mark.parametrize("place", ["features", "logits", None])
 @pytest.mark.parametrize("head_bias", [True, False])
 @pytest.mark.parametrize("start", ["paper", "identity"])
-def test_margins_at_many_lambdas_are_one_linear_map(name: str, film: bool, head_bias: bool, start: Start) -> None:
+def test_margins_at_many_lambdas_are_one_linear_map(
+    name: str, place: Place | None, head_bias: bool, start: Start
+) -> None:
     space, z = SPACES[name], features()
-    model = model_over(space, film=film, head_bias=head_bias, start=start, rescale=start == "identity")
+    options = {"film": False} if place is None else {"place": place}
+    model = model_over(space, head_bias=head_bias, start=start, rescale=start == "identity", **options)  # type: ignore[arg-type]
     lambdas = {key: torch.from_numpy(values) for key, values in space.grid(3).items()}
     n_lambdas = len(next(iter(lambdas.values())))
     for family in (loss_family(name, (20, 1)), loss_family(name, (3, 7)), None):
@@ -470,6 +486,11 @@ def test_unknown_branches_are_refused(branches: Sequence) -> None:
 def test_an_unknown_start_is_refused() -> None:
     with pytest.raises(InputError, match="start is 'paper' or 'identity', got 'identiy'"):
         FiLM(VS_SPACE, 8, start="identiy")  # type: ignore[arg-type]
+
+
+def test_an_unknown_place_is_refused() -> None:
+    with pytest.raises(InputError, match="place is 'features' or 'logits', got 'stages'"):
+        LossConditional(nn.Identity(), FiLM(VS_SPACE, 2), nn.Linear(8, 2), place="stages")  # type: ignore[arg-type]
 
 
 def test_margins_of_three_classes_are_refused() -> None:

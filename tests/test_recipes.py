@@ -1,12 +1,13 @@
 """Recipes: what the paper's text and its released code say, as configs."""
 
+import dataclasses
 import itertools
 
 import pytest
 
 from data_tables import problems_of
 from tunelater import recipes
-from tunelater.config import Config
+from tunelater.config import AveragingConfig, Config
 from tunelater.data.benchmarks import DATASETS
 from tunelater.models import build
 from tunelater.recipes import METHODS, RECIPES, aptos, cifar, for_dataset, melanoma, shortened, with_method
@@ -37,6 +38,17 @@ def test_film_has_the_papers_or_the_codes_number_of_parameters() -> None:
         film = build(cifar("vs+lct", recipe=recipe)).film
         assert sum(p.numel() for p in film.parameters()) == 2 * (8_448 + biases)
     assert build(cifar("vs")).film is None
+
+
+@pytest.mark.parametrize(("family", "place"), [(cifar, "features"), (melanoma, "logits")])
+def test_the_released_code_averages_weights_and_modulates_the_logits_of_melanoma(family, place: str) -> None:
+    paper, released = family("vs+lct"), family("vs+lct", recipe="released")
+    assert (paper.averaging, paper.film.placement) == (None, "features")
+    assert (released.averaging, released.film.placement) == (AveragingConfig(0.9, "epoch"), place)
+    small = dataclasses.replace(released, model=cifar().model)
+    model = build(small)
+    assert model.place == place
+    assert model.film.weight_out.shape[-1] == (64 if place == "features" else 2)
 
 
 @pytest.mark.parametrize(("recipe", "rates"), [("paper", (0.1, 1e-3, 1e-5)), ("released", (0.1, 1e-2, 1e-3))])

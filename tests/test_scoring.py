@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tunelater.config import default_space
 from tunelater.data.splits import TensorSplit
 from tunelater.distributions import LambdaSpace, at
-from tunelater.film import FiLM, LossConditional, Stage, StageFiLM
+from tunelater.film import FiLM, LossConditional, Place, Stage, StageFiLM
 from tunelater.losses import FAMILIES, LossFamily, loss_family
 from tunelater.problems import InputError
 from tunelater.scoring import HeadGrid, Scores, head_grid, score
@@ -33,14 +33,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def model_of(space: LambdaSpace, *, film: bool = True, bias: bool = True, rescale: bool = False) -> LossConditional:
+def model_of(
+    space: LambdaSpace, *, film: bool = True, bias: bool = True, rescale: bool = False, place: Place = "features"
+) -> LossConditional:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         trunk = nn.Sequential(nn.Linear(FEATURES, CHANNELS), nn.BatchNorm1d(CHANNELS), nn.Tanh(), nn.Dropout(0.5))
-        modulation = FiLM(space, CHANNELS, hidden=8, rescale=rescale) if film and space.free else None
+        channels = CHANNELS if place == "features" else 2
+        modulation = FiLM(space, channels, hidden=8, rescale=rescale) if film and space.free else None
         head = nn.Linear(CHANNELS, 2, bias=bias)
         nn.init.normal_(head.weight)
-        return LossConditional(trunk, modulation, head)
+        return LossConditional(trunk, modulation, head, place=place)
 
 
 def staged_model_of(space: LambdaSpace) -> LossConditional:
@@ -70,12 +73,20 @@ def one_pass_each(model: LossConditional, data: TensorSplit, lambdas: Any, famil
 
 
 @pytest.mark.parametrize("link", [True, False], ids=["link", "no link"])
-@pytest.mark.parametrize("film", [True, False], ids=["FiLM", "no FiLM"])
+@pytest.mark.parametrize(
+    ("film", "place"),
+    [(True, "features"), (True, "logits"), (False, "features")],
+    ids=["FiLM on features", "FiLM on logits", "no FiLM"],
+)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_scores_equal_a_forward_pass_for_each_lambda(name: str, film: bool, link: bool) -> None:
+def test_scores_equal_a_forward_pass_for_each_lambda(name: str, film: bool, place: Place, link: bool) -> None:
     space, family, data = default_space(name), loss_family(name, [30, 3]), samples(50, weighted=True)
-    model, lambdas = model_of(space, film=film), space.grid(4)
+    model, lambdas = model_of(space, film=film, place=place), space.grid(4)
+    passed: list[int] = []
+    hook = model.trunk.register_forward_hook(lambda *io: passed.append(len(io[-1])))
     scores = score(model, data, lambdas, family, link=link, split="test", model_id="abc")
+    hook.remove()
+    assert passed == [50], "the trunk should run once for each sample"
     expected = one_pass_each(model, data, lambdas, family, link)
     assert scores.log_odds.dtype == np.float32
     np.testing.assert_allclose(scores.log_odds, expected, rtol=1e-4, atol=1e-4)

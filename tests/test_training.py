@@ -967,9 +967,16 @@ def test_without_early_stopping_the_last_epoch_is_the_result() -> None:
     assert not trained.model.training
 
 
-@pytest.mark.parametrize(("every", "updates"), [("epoch", [5, 10, 15, 20]), ("step", list(range(1, 21)))])
-def test_averaging_equals_an_exponential_moving_average_by_hand(every: Any, updates: list[int]) -> None:
-    config = small(averaging=AveragingConfig(0.7, every))
+@pytest.mark.parametrize(
+    ("decay", "every", "updates"),
+    [
+        (0.9, "epoch", [5, 10, 15, 20]),
+        (0.4, "step", list(range(1, 21))),  # from the fifth update on, what it keeps is the decay
+        (0.9, "step", list(range(1, 21))),
+    ],
+)
+def test_averaging_equals_an_exponential_moving_average_by_hand(decay: float, every: Any, updates: list[int]) -> None:
+    config = small(averaging=AveragingConfig(decay, every), **CONSTANT)
     model, after = untrained(config), {}
 
     def stop(step: int) -> bool:
@@ -977,9 +984,15 @@ def test_averaging_equals_an_exponential_moving_average_by_hand(every: Any, upda
         return False
 
     trained = train(config, SPLITS, model, stop=stop)
-    average = after[updates[0]]
-    for step in updates[1:]:
-        average = {name: 0.7 * old + 0.3 * after[step][name] for name, old in average.items()}
+    # The share of each update's weights, as a product of what the later ones keep.
+    kept = [0.0, *(min(decay, (1 + n) / (10 + n)) for n in range(2, len(updates) + 1))]
+    shares = [(1 - kept[i]) * math.prod(kept[i + 1 :]) for i in range(len(updates))]
+    assert sum(shares) == pytest.approx(1)
+    assert shares[-1] == max(shares), "in a short training no early weights should dominate"
+    average = {
+        name: sum(share * after[step][name].double() for share, step in zip(shares, updates, strict=True)).to(w.dtype)
+        for name, w in after[20].items()
+    }
     assert_close(weights(trained), average)
     assert not torch.allclose(average["head.weight"], after[20]["head.weight"], rtol=1e-2)
     plain = replace(config, averaging=None)

@@ -108,10 +108,11 @@ class ModelConfig:
 class FiLMConfig:
     """How lambda enters the network (Section 4.3)."""
 
-    placement: Literal["features", "stages"] = "features"
-    """On the pooled features (the paper), or after every stage of the trunk: then lambda changes what the trunk does,
-    and scoring takes a pass through it for each lambda. The paper's start, with its sigma near 0, shrinks the output of
-    every stage; `identity` leaves it."""
+    placement: Literal["features", "logits", "stages"] = "features"
+    """On the pooled features (the paper), on the logits (its released code for melanoma), or after every stage of the
+    trunk: then lambda changes what the trunk does, and scoring takes a pass through it for each lambda. On two logits
+    lambda can do no more than weigh them anew and move the threshold. The paper's start, with its sigma near 0, shrinks
+    the output of every stage; `identity` leaves it."""
     hidden: int = 128
     """Width of the hidden layer of each of FiLM's two networks."""
     start: Literal["paper", "identity"] = "paper"
@@ -124,8 +125,8 @@ class FiLMConfig:
     def problems(self) -> list[str]:
         problems = Problems()
         problems.check(
-            self.placement in ("features", "stages"),
-            f"film.placement is 'features' or 'stages', got {self.placement!r}",
+            self.placement in ("features", "logits", "stages"),
+            f"film.placement is 'features', 'logits' or 'stages', got {self.placement!r}",
         )
         problems.check(self.hidden >= 1, f"film.hidden must be 1 or more, got {self.hidden}")
         problems.check(self.start in ("paper", "identity"), f"film.start is 'paper' or 'identity', got {self.start!r}")
@@ -219,7 +220,9 @@ class AveragingConfig:
     """An average of the weights over the training, which is the model that results."""
 
     decay: float = 0.9
-    """Exponential moving average of the weights: the share of the old average that an update keeps."""
+    """Exponential moving average of the weights: the share of the old average that an update keeps in the end. Update
+    number n keeps (1 + n) / (10 + n) of it at most, as in the paper's released code: the weights of the first epochs
+    would else be a large part of a short training's average."""
     every: Literal["epoch", "step"] = "epoch"
 
     def problems(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Feature-wise linear modulation, and the model that is conditioned on lambda through it.
 
-FiLM acts on the pooled features, as in the paper, or after every stage of the trunk. The first lets a grid of lambdas
-share one pass through the trunk; the second lets lambda change what the trunk computes.
+FiLM acts on the pooled features, as in the paper, on the logits, or after every stage of the trunk. The first two let a
+grid of lambdas share one pass through the trunk; the third lets lambda change what the trunk computes.
 
 Shapes: N samples, L lambdas, M of either, C channels of pooled features, K classes, D varying hyperparameters.
 """
@@ -24,6 +24,7 @@ from tunelater.losses import Hyperparameter, LossFamily
 from tunelater.problems import InputError
 
 Start = Literal["paper", "identity"]
+Place = Literal["features", "logits"]
 
 
 class FiLM(nn.Module):
@@ -33,7 +34,7 @@ class FiLM(nn.Module):
 
     Args:
         space: the distribution that lambda is drawn from; its D varying dimensions are the input.
-        channels: C, the number of pooled features.
+        channels: C, the number of pooled features; K, where it acts on the logits.
         hidden: width of the hidden layer (128 in the paper).
         start: `"paper"` leaves PyTorch's usual initial weights and uses sigma as it comes out; `"identity"` starts at
             sigma = 1, mu = 0: the last layer is zero and the network gives sigma - 1.
@@ -213,11 +214,15 @@ class LossConditional(nn.Module):
 
     Args:
         trunk: (N, ...) -> (N, C).
-        film: on the pooled features. None where lambda is fixed, is meant to reach the loss alone (Eq. 8), or acts in
-            the trunk.
+        film: before or after the head. None where lambda is fixed, is meant to reach the loss alone (Eq. 8), or acts
+            in the trunk.
         head: (N, C) -> (N, K).
         stages: after the trunk's stages.
         unit: whether features are scaled to length one before all else.
+        place: what `film` modulates, the C pooled features or the K logits.
+
+    Raises:
+        InputError: an unknown place.
     """
 
     def __init__(
@@ -228,13 +233,17 @@ class LossConditional(nn.Module):
         stages: StageFiLM | None = None,
         *,
         unit: bool = False,
+        place: Place = "features",
     ) -> None:
         super().__init__()
+        if place not in get_args(Place):
+            raise InputError(f"FiLM's place is 'features' or 'logits', got {place!r}")
         self.unit = unit
         self.trunk = trunk
         self.film = film
         self.head = head
         self.stages = stages
+        self.place = place
 
     def features(self, x: Tensor, lam: Mapping[str, Hyperparameter] | None = None) -> Tensor:
         """(N, C) pooled features. Without `stages` they do not depend on lambda, so a grid of lambdas needs them once.
@@ -255,6 +264,8 @@ class LossConditional(nn.Module):
         if self.film is None:
             return self.head(z)
         sigma, mu = self.film(lam)
+        if self.place == "logits":
+            return torch.addcmul(mu, self.head(z), sigma)
         if len(sigma) == 1:
             # W (sigma * f + mu) + b = (W * sigma) f + (W mu + b): K x C numbers change instead of N x C.
             bias = F.linear(mu, self.head.weight, self.head.bias)[0]
@@ -279,9 +290,14 @@ class LossConditional(nn.Module):
         scale = weight.new_ones(1, 2)
         if family is not None:
             scale = family.scale(weight, **lambdas).reshape(-1, 2)
+        moved = weight.new_zeros(1)
+        if self.film is not None and self.place == "logits":
+            sigma, mu = self.film(lambdas)
+            moved = scale[:, 1] * mu[:, 1] - scale[:, 0] * mu[:, 0]
+            scale = scale * sigma
         contrast = scale[:, 1:] * weight[1] - scale[:, :1] * weight[0]
-        offset = weight.new_zeros(len(scale)) if bias is None else scale[:, 1] * bias[1] - scale[:, 0] * bias[0]
-        if self.film is not None:
+        offset = moved.expand(len(scale)) if bias is None else moved + scale[:, 1] * bias[1] - scale[:, 0] * bias[0]
+        if self.film is not None and self.place == "features":
             sigma, mu = self.film(lambdas)
             offset = offset + (mu * contrast).sum(-1)
             contrast = contrast * sigma

@@ -20,7 +20,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from tunelater import vision
 from tunelater.config import Config
-from tunelater.film import FiLM, LossConditional, Stage, StageFiLM
+from tunelater.film import FiLM, LossConditional, Place, Stage, StageFiLM
 from tunelater.problems import InputError, Problems
 
 
@@ -173,13 +173,17 @@ def build(config: Config, *, n_classes: int = 2, pretrained: bool = True, **shap
         if config.model.head == "cosine":
             register_parametrization(head, "weight", _UnitRows())
         film = stages = None
+        place: Place = "features"
         if config.film is not None and config.lambdas.free:
             options = dataclasses.asdict(config.film)
-            if options.pop("placement") == "features":
-                film = FiLM(config.lambdas, channels, **options)
-            else:
+            del options["placement"]
+            if config.film.placement == "stages":
                 stages = StageFiLM(config.lambdas, cast(Sequence[Stage], trunk.stages), **options)
-    return channels_last(LossConditional(trunk, film, head, stages, unit=config.model.head == "cosine"))
+            else:
+                place = config.film.placement
+                film = FiLM(config.lambdas, channels if place == "features" else n_classes, **options)
+    unit = config.model.head == "cosine"
+    return channels_last(LossConditional(trunk, film, head, stages, unit=unit, place=place))
 
 
 class _UnitRows(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from tunelater import vision
 from tunelater.config import (
@@ -111,7 +111,7 @@ def cifar(method: str = "vs+lct", *, recipe: str = "paper", seed: int = 0) -> Co
             factor=0.1 if released else 0.01,
             warmup_epochs=5.0 if released else 0.0,
         ),
-        averaging=AveragingConfig(decay=0.9, every="epoch") if released else None,
+        averaging=_averaging(recipe),
         early_stopping=None,
         epochs=500,
         batch_size=128,
@@ -125,7 +125,8 @@ def melanoma(method: str = "vs+lct", *, recipe: str = "paper", seed: int = 0) ->
     """SIIM-ISIC melanoma, and Dogs vs. Cats: ResNeXt50-32x4d with ImageNet weights, 10 epochs of SGD with momentum.
 
     The paper's text refers to another for rates and weight decay, and names no augmentation: both recipes have the
-    released code's, 0.01 and 0.001 from epoch 5 on, decay 1e-3, random resized crops and both flips at 256 pixels.
+    released code's, 0.01 and 0.001 from epoch 5 on, decay 1e-3, random resized crops and both flips at 256 pixels. The
+    code modulates the two logits instead of the features, and evaluates a moving average of the weights.
 
     Raises:
         InputError: an unknown method or recipe.
@@ -133,10 +134,11 @@ def melanoma(method: str = "vs+lct", *, recipe: str = "paper", seed: int = 0) ->
     _check(method, recipe)
     config = Config(
         model=ModelConfig("resnext50_32x4d", {"pretrained": True}),
-        film=_film(recipe),
+        film=_film(recipe, "logits" if recipe == "released" else "features"),
         images=_medical(size=256),
         optimizer=OptimizerConfig("sgd", learning_rate=0.01, weight_decay=1e-3, momentum=0.9),
         schedule=ScheduleConfig("multistep", milestones=(5,), factor=0.1),
+        averaging=_averaging(recipe),
         early_stopping=None,
         epochs=10,
         batch_size=128,
@@ -187,9 +189,14 @@ def _check(method: str, recipe: str, known: tuple[str, ...] = RECIPES) -> None:
     problems.raise_if_any()
 
 
-def _film(recipe: str) -> FiLMConfig:
+def _film(recipe: str, placement: Literal["features", "logits"] = "features") -> FiLMConfig:
     """The paper counts FiLM's parameters without biases; the released code has them."""
-    return FiLMConfig(hidden=128, start="paper", rescale=False, bias=recipe == "released")
+    return FiLMConfig(placement=placement, hidden=128, start="paper", rescale=False, bias=recipe == "released")
+
+
+def _averaging(recipe: str) -> AveragingConfig | None:
+    """The paper's text has no average of the weights."""
+    return AveragingConfig(decay=0.9, every="epoch") if recipe == "released" else None
 
 
 def _medical(size: int) -> ImagesConfig:

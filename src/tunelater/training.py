@@ -221,8 +221,7 @@ class _Learner:
             sam.first_pass = functools.partial(fabric.no_backward_sync, self._wrapped)
         self._averaged: AveragedModel | None = None
         if config.averaging is not None:
-            average = get_ema_multi_avg_fn(config.averaging.decay)
-            self._averaged = AveragedModel(self.module, multi_avg_fn=average, use_buffers=True)
+            self._averaged = AveragedModel(self.module, multi_avg_fn=self._move_average, use_buffers=True)
 
     def step(self, x: Tensor, target: Tensor, weight: Tensor, lam: Any, rate: float) -> Tensor:
         """One step of the optimizer; this process's part of the loss before it."""
@@ -252,6 +251,14 @@ class _Learner:
         averaging = self.config.averaging
         if self._averaged is not None and averaging is not None and (ends_epoch or averaging.every == "step"):
             self._averaged.update_parameters(self.module)
+
+    def _move_average(self, averaged: Any, now: Any, _: Any) -> None:
+        """The update after the first, which copies the weights: what was before training is no part of the average."""
+        assert self._averaged is not None
+        assert self.config.averaging is not None
+        update = int(self._averaged.n_averaged) + 1  # from the CPU, where it stays: reading a copy would wait
+        decay = min(self.config.averaging.decay, (1 + update) / (10 + update))
+        get_ema_multi_avg_fn(decay)(averaged, now, update)
 
     @property
     def result(self) -> LossConditional:
