@@ -41,6 +41,7 @@ VARIED = Config(
     ),
     images=ImagesConfig(
         size=48,
+        bits=12,
         crop="pad",
         padding=6,
         scale=(0.2, 0.9),
@@ -190,6 +191,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"images": ImagesConfig(std=(0.2, 0.2))},
         "images.std is three numbers in (0, 1] (of 255, that is 1), got [0.2, 0.2]",
     ),
+    "bits": ({"images": ImagesConfig(bits=17)}, "images.bits must be from 1 to 16, or None, got 17"),
     "hidden": ({"film": FiLMConfig(hidden=0)}, "film.hidden must be 1 or more, got 0"),
     "placement": (
         {"film": FiLMConfig(placement="blocks")},

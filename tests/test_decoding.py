@@ -7,10 +7,13 @@ import os
 import resource
 import shutil
 import signal
+import struct
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +139,78 @@ def test_sixteen_bits_in_wider_integers_are_scaled_alike_and_more_are_refused(tm
         decode(saved(tmp_path / "z.tiff", grey16().astype(np.float32)), 24)
 
 
+def grey12() -> np.ndarray:
+    """The twelve bits of a detector, in a file of 16."""
+    return np.linspace(0, 4095, 24 * 24).reshape(24, 24).astype(np.uint16)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("bits", [1, 10, 12, 15, 16])
+def test_stated_bits_fill_the_range(bits: int, suffix: str, tmp_path: Path) -> None:
+    top = 2**bits - 1
+    values = np.linspace(0, top, 24 * 24).round().reshape(24, 24).astype(np.uint16)
+    ours = decode(saved(tmp_path / f"x.{suffix}", values), 24, bits=bits)
+    assert np.array_equal(ours, np.stack([np.floor(values / top * 255 + 0.5)] * 3))
+    assert (ours.min(), ours.max()) == (0, 255)
+    if bits < 16:
+        with pytest.raises(ValueError, match=rf"values up to {top + 1:,}, beyond the {bits} bits"):
+            decode(saved(tmp_path / f"y.{suffix}", values + np.uint16(1)), 24, bits=bits)
+
+
+def packed_tiff(path: Path, values: np.ndarray) -> Path:
+    """A TIFF of twelve bits a sample, two samples in three bytes, as detectors write it."""
+    height, width = values.shape
+    pairs = values.reshape(-1, 2).astype(int)
+    strip = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1)
+    tags = {256: width, 257: height, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: strip.size}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, 8 + strip.size) + strip.astype(np.uint8).tobytes() + directory)
+    return path
+
+
+def test_a_tiff_that_packs_twelve_bits_says_so_itself(tmp_path: Path) -> None:
+    expected = decode(saved(tmp_path / "x.png", grey12()), 24, bits=12)
+    path = packed_tiff(tmp_path / "x.tiff", grey12())
+    assert np.array_equal(decode(path, 24), expected)
+    assert np.array_equal(decode(path, 24, bits=12), expected)
+
+
+def test_eight_bits_stay_as_they_are_where_bits_are_stated(tmp_path: Path) -> None:
+    for suffix in ("png", "jpg"):
+        path = saved(tmp_path / f"x.{suffix}")
+        assert np.array_equal(decode(path, 24, bits=12), decode(path, 24))
+
+
+def test_of_sixteen_bit_colours_no_bits_can_be_stated(tmp_path: Path) -> None:
+    rows = b"".join(b"\0" + bytes([0x0F, 0xFF, 0x08, 0x00, 0x00, 0x10]) * 24 for _ in range(24))
+    header = struct.pack(">IIBBBBB", 24, 24, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    told = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(told))
+    assert np.array_equal(decode(tmp_path / "x.png", 24)[:, 0, 0], [15, 8, 0])
+    with pytest.raises(ValueError, match="16-bit colours, of which the upper 8 are read"):
+        decode(tmp_path / "x.png", 24, bits=12)
+
+
+def test_a_set_of_few_bits_is_doubtful_until_they_are_stated(tmp_path: Path) -> None:
+    grey = [saved(tmp_path / f"{i}.png", grey12() // (i + 1)) for i in range(3)]
+    colour = saved(tmp_path / "colour.png")
+    for _ in range(2):  # when they are decoded, and when they come from the cache
+        with pytest.warns(
+            DoubtfulInputWarning, match=r"3 of 4 images have 16-bit .* 12 bits,.*images.bits = 12"
+        ) as told:
+            cache_images([*grey, colour], tmp_path / "cache", size=8)
+        assert (len(told), told[0].filename) == (1, __file__)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bright = cache_images([*grey, colour], tmp_path / "cache", size=8, bits=12)
+        cache_images([*grey, saved(tmp_path / "deep.png", grey16())], tmp_path / "cache", size=8)
+        cache_images([colour, packed_tiff(tmp_path / "x.tiff", grey12())], tmp_path / "cache", size=8)
+    expected = [decode(path, 8, bits=12) for path in (*grey, colour)]
+    assert np.array_equal(bright[:], np.stack(expected))
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "LAB"])
 def test_other_modes_become_what_pillow_makes_of_them(mode: str, tmp_path: Path) -> None:
     """Without resizing, so that it is exact."""
@@ -188,6 +263,9 @@ def test_real_images_look_as_decoded_in_full() -> None:
 # --------------------------------------------------------------------------------------------------------------- cache
 
 
+original = decoding._decode
+
+
 def forbidden(*arguments: Any) -> np.ndarray:
     raise AssertionError(f"decoded {arguments}")
 
@@ -207,17 +285,18 @@ def test_what_is_cached_is_not_decoded_again(
 ) -> None:
     first = cache_images(files[:4], tmp_path / "cache", size=16)
     seen: list[str] = []
-    monkeypatch.setattr(decoding, "decode", lambda path, *rest: seen.append(path) or decode(path, *rest))
+    monkeypatch.setattr(decoding, "_decode", lambda path, *rest: seen.append(path) or original(path, *rest))
     again = cache_images(files, tmp_path / "cache", size=16)
     assert sorted(seen) == sorted(map(str, files[4:]))
     assert np.array_equal(again[:4], first[:])
-    monkeypatch.setattr(decoding, "decode", forbidden)
+    monkeypatch.setattr(decoding, "_decode", forbidden)
     assert np.array_equal(cache_images(files[::-1], tmp_path / "cache", size=16)[:], again[:][::-1])
 
 
-@pytest.mark.parametrize("changed", [{"size": 17}, {"background": (0, 0, 0)}])
+@pytest.mark.parametrize("changed", [{"size": 17}, {"background": (0, 0, 0)}, {"bits": 16}])
 def test_settings_have_caches_of_their_own(changed: dict[str, Any], files: list[Path], tmp_path: Path) -> None:
     settings = {"size": 16}
+    files = [*files, saved(tmp_path / "grey.png", grey16() // 8 * 5)]
     cache_images(files, tmp_path / "cache", **settings)  # type: ignore[arg-type]
     other = cache_images(files, tmp_path / "cache", **settings | changed)  # type: ignore[arg-type]
     alone = cache_images(files, tmp_path / "other", **settings | changed)  # type: ignore[arg-type]
@@ -235,6 +314,128 @@ def test_a_changed_file_is_decoded_anew(files: list[Path], tmp_path: Path) -> No
     assert np.array_equal(cached[:], np.stack([decode(path, 16) for path in files]))
 
 
+# ------------------------------------------------------------------------------------------------------ out of date
+
+
+def n_rows(cache: Path) -> int:
+    (path,) = cache.glob("*/pixels-*")
+    return path.stat().st_size // (3 * 16 * 16)
+
+
+def test_a_cache_does_not_grow_with_files_that_come_and_go(tmp_path: Path) -> None:
+    kept = [saved(tmp_path / f"kept-{i}.png", noise(seed=i)) for i in range(8)]
+    cache, sizes = tmp_path / "cache", []
+    cache_images(kept, cache, size=16)
+    for round_ in range(8):
+        files = [saved(tmp_path / f"{round_}-{i}.png", noise(seed=100 + 10 * round_ + i)) for i in range(6)]
+        cached = cache_images(files, cache, size=16)
+        assert np.array_equal(cached[:], np.stack([decode(path, 16) for path in files]))
+        sizes.append(n_rows(cache))
+        for path in files:
+            path.unlink()
+    assert max(sizes) <= 2 * 8 + 6, "before 6 are added, no more may be stale than the 8 that are not"
+    assert len(set(sizes[-4:])) > 1, "it should be rewritten now and then, not each time"
+    left: list[int] = []
+    cached = cache_images(kept, cache, size=16, progress=lambda done, total: left.append(done))
+    assert not left, "what is as it was should be kept"
+    assert np.array_equal(cached[:], np.stack([decode(path, 16) for path in kept]))
+
+
+def test_a_file_that_changes_again_and_again_does_not_fill_the_cache(files: list[Path], tmp_path: Path) -> None:
+    for i in range(20):
+        saved(files[0], noise(seed=i))
+        os.utime(files[0], ns=(i, i))
+        cached = cache_images(files[:1], tmp_path / "cache", size=16)
+        assert np.array_equal(cached[0], decode(files[0], 16))
+    assert n_rows(tmp_path / "cache") <= 3
+
+
+def test_bad_files_of_the_past_are_forgotten_too(tmp_path: Path) -> None:
+    for i in range(20):
+        (bad := tmp_path / f"{i}.jpg").write_text("no image")
+        good = saved(tmp_path / f"{i}.png", noise(seed=i))
+        with pytest.warns(DoubtfulInputWarning):
+            cache_images([bad, good], tmp_path / "cache", size=16, on_bad="skip")
+        bad.unlink(), good.unlink()
+    (index,) = (tmp_path / "cache").glob("*/index.jsonl")
+    assert len(index.read_text().splitlines()) <= 1 + 3 * 2 + 2
+
+
+def test_readers_keep_their_images_while_a_cache_is_rewritten(files: list[Path], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cached, expected = cache_images(files, cache, size=16), [decode(path, 16) for path in files]
+    slow = decoding._Store(cache, decoding._Settings(16))  # has read the index, and goes on after the others are done
+    for path in files[:4]:
+        path.unlink()
+    new = [saved(tmp_path / "new.png", noise(seed=60))]
+    cache_images([*files[4:], *new], cache, size=16)
+    assert n_rows(cache) == 3
+    assert np.array_equal(cached[:], np.stack(expected))
+    rows = [slow.entries[decoding._File.of(path)].row for path in files[4:]]
+    assert np.array_equal(slow.stored[rows], np.stack(expected[4:]))
+
+
+def test_a_reader_that_comes_too_late_for_the_old_rows_reads_again(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its look into the index and at the rows, another process rewrites the cache."""
+    cache, expected = tmp_path / "cache", np.stack([decode(path, 16) for path in files[4:]])
+    cache_images(files, cache, size=16)
+    for path in files[:4]:
+        path.unlink()
+    mapped, done = decoding._Store._map, []
+
+    def late(store: decoding._Store, name: str) -> None:
+        if not done:
+            done.append(name)
+            cache_images([saved(tmp_path / "new.png", noise(seed=60))], cache, size=16)
+        mapped(store, name)
+
+    monkeypatch.setattr(decoding._Store, "_map", late)
+    assert np.array_equal(cache_images(files[4:], cache, size=16)[:], expected)
+    assert done == ["pixels-1"]
+    assert [path.name for path in cache.glob("*/pixels-*")] == ["pixels-2"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace", "unlink"])
+def test_a_kill_while_a_cache_is_rewritten_costs_nothing_but_that(
+    step: str, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    cache_images(files, cache, size=16)
+    for path in files[:4]:
+        path.unlink()
+    asked = [*files[4:], saved(tmp_path / "new.png", noise(seed=60))]
+    expected = np.stack([decode(path, 16) for path in asked])
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path if step == "unlink" else os, step, killed)
+        with pytest.raises(Killed):
+            cache_images(asked, cache, size=16)
+    left: list[int] = []
+    assert np.array_equal(cache_images(asked, cache, size=16, progress=lambda n, _: left.append(n))[:], expected)
+    assert left == [3], "the two that are left should not be decoded again"
+    assert n_rows(cache) == 3
+    assert not list(cache.glob("*/*.partial"))
+
+
+def test_where_there_is_no_room_to_rewrite_a_cache_it_stays(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache_images(files, tmp_path / "cache", size=16)
+    for path in files[:4]:
+        path.unlink()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 3 * 16 * 16 + 1))
+    cache_images([*files[4:], saved(tmp_path / "new.png", noise(seed=60))], tmp_path / "cache", size=16)
+    assert n_rows(tmp_path / "cache") == 7
+
+
 def test_progress_counts_up_to_all(files: list[Path], tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     cache_images(files[:2], tmp_path / "cache", size=8)
@@ -245,11 +446,11 @@ def test_progress_counts_up_to_all(files: list[Path], tmp_path: Path) -> None:
 def test_workers_decode_at_the_same_time(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meeting = threading.Barrier(3, timeout=20)
 
-    def waiting(*arguments: Any) -> np.ndarray:
+    def waiting(*arguments: Any) -> object:
         meeting.wait()
-        return decode(*arguments)
+        return original(*arguments)
 
-    monkeypatch.setattr(decoding, "decode", waiting)
+    monkeypatch.setattr(decoding, "_decode", waiting)
     assert len(cache_images(files, tmp_path / "cache", size=8, workers=3)) == 6
 
 
@@ -275,7 +476,7 @@ def test_an_interrupted_cache_goes_on(files: list[Path], tmp_path: Path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         cache_images(files, tmp_path / "cache", size=16, progress=interrupt)
     seen: list[str] = []
-    monkeypatch.setattr(decoding, "decode", lambda path, *rest: seen.append(path) or decode(path, *rest))
+    monkeypatch.setattr(decoding, "_decode", lambda path, *rest: seen.append(path) or original(path, *rest))
     cached = cache_images(files, tmp_path / "cache", size=16)
     assert sorted(seen) == sorted(map(str, files[4:]))
     assert np.array_equal(cached[:], np.stack([decode(path, 16) for path in files]))
@@ -308,13 +509,16 @@ def test_an_index_or_rows_cut_short_anywhere_yield_no_wrong_image(
     damage: int, files: list[Path], tmp_path: Path
 ) -> None:
     expected = cache_images(files, tmp_path / "cache", size=16)[:]
-    for name in ("index.jsonl", "pixels"):
+    for name in ("index.jsonl", "pixels-*"):
         (path,) = (tmp_path / "cache").glob(f"*/{name}")
         os.truncate(path, path.stat().st_size + damage)
         assert np.array_equal(cache_images(files, tmp_path / "cache", size=16)[:], expected)
 
 
-@pytest.mark.parametrize("line", [b"\x00" * 80, b"3\n", b'["a"]\n', b'["a", 1, 1, "x", "", ""]\n', b"\xff\xfe\n"])
+@pytest.mark.parametrize(
+    "line",
+    [b"\x00" * 80, b"3\n", b'["a"]\n', b'["a", 1, 1, "x", "", "", 0]\n', b'[[], 1, 1, 0, "", "", 0]\n', b"\xff\xfe\n"],
+)
 def test_a_line_that_is_no_entry_ends_the_index(line: bytes, files: list[Path], tmp_path: Path) -> None:
     expected = cache_images(files, tmp_path / "cache", size=16)[:]
     (path,) = (tmp_path / "cache").glob("*/index.jsonl")
@@ -383,9 +587,10 @@ def test_bad_files_are_named_all_at_once_and_the_others_kept(
     (problem,) = error.value.problems
     for reason, path in bad.items():
         assert reason in problem.split(f"{path} (")[1].split(")")[0], path.name
-    monkeypatch.setattr(decoding, "decode", forbidden)
-    with pytest.warns(DoubtfulInputWarning, match="going on without them") as warned:
-        cached = cache_images(mixed, tmp_path / "cache", size=16, on_bad="skip")
+    with monkeypatch.context() as patched:
+        patched.setattr(decoding, "_decode", forbidden)
+        with pytest.warns(DoubtfulInputWarning, match="going on without them") as warned:
+            cached = cache_images(mixed, tmp_path / "cache", size=16, on_bad="skip")
     assert all(str(path) in str(warned[0].message) for path in bad.values())
     assert warned[0].filename == __file__
     assert list(cached.kept) == list(range(8, 14))
@@ -408,29 +613,79 @@ def test_what_may_pass_is_tried_again(files: list[Path], tmp_path: Path, monkeyp
     def refused(*arguments: Any) -> np.ndarray:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(decoding, "decode", refused)
+    monkeypatch.setattr(decoding, "_decode", refused)
     with pytest.raises(InputError, match="Permission denied"):
         cache_images(files, tmp_path / "cache", size=16)
     monkeypatch.undo()
     assert len(cache_images(files, tmp_path / "cache", size=16)) == 6
 
 
-def test_a_decompression_bomb_is_a_bad_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_of_more_pixels_than_allowed_is_a_bad_file_until_more_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow's own limit, of 2 x 1,000 pixels here, neither counts nor changes."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     path = saved(tmp_path / "x.png", noise(100, 100))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4999)
-    with pytest.raises(InputError, match=r"exceeds limit of 9998 pixels"):
-        cache_images([path], tmp_path / "cache", size=16)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5001)  # Pillow warns, and that is all
+    for limit, n in ((9_999, "10,000"), (4_000, "more than 8,000")):
+        with pytest.raises(InputError, match=rf"{n} pixels, where {limit:,} are allowed.*--max-pixels"):
+            cache_images([path], tmp_path / "cache", size=16, max_pixels=limit)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        path.touch()
-        assert len(cache_images([path], tmp_path / "cache", size=16)) == 1
+        assert len(cache_images([path], tmp_path / "cache", size=16, max_pixels=10_000)) == 1
+        assert np.array_equal(decode(path, 16, max_pixels=10_000), decoding.decode_all([path], 16)[0])
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_threads_with_other_limits_do_not_refuse_each_others_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    path = saved(tmp_path / "x.png", noise(100, 100))
+
+    def one(i: int) -> bool:
+        try:
+            decode(path, 8, max_pixels=100 if i % 2 else 10_000)
+        except OSError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(one, range(60))) == [True, False] * 30
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_images_beyond_the_default_limit_are_decoded_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 9_999)
+    files = [saved(tmp_path / f"{i}.png", noise(100, 100, i)) for i in range(6)]
+    inside: list[int] = []
+    as_rgb = decoding._as_rgb
+
+    def slowly(*arguments: Any) -> Any:
+        inside.append(1)
+        time.sleep(0.01)
+        assert len(inside) == 1
+        inside.pop()
+        return as_rgb(*arguments)
+
+    monkeypatch.setattr(decoding, "_as_rgb", slowly)
+    assert all(not isinstance(image, str) for image in decoding.decode_all(files, 8, max_pixels=10_000, workers=6))
 
 
 def test_all_arguments_are_checked_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
-        cache_images([], tmp_path / "cache", size=0, background=(0, 0, 256), workers=0, on_bad="ignore")  # type: ignore[arg-type]
-    assert len(error.value.problems) == 5
+        cache_images(
+            [],
+            tmp_path / "cache",
+            size=0,
+            background=(0, 0, 256),
+            bits=17,
+            max_pixels=0,
+            workers=0,
+            on_bad="ignore",  # type: ignore[arg-type]
+        )
+    assert len(error.value.problems) == 7
     assert not (tmp_path / "cache").exists()
 
 
@@ -456,7 +711,7 @@ def test_a_disk_that_fills_up_is_told_and_what_was_decoded_is_kept(files: list[P
 def test_a_disk_too_small_is_told_before_anything_is_decoded(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "decode", forbidden)
+    monkeypatch.setattr(decoding, "_decode", forbidden)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 2**29))
     with pytest.raises(InputError, match=r"6 images of 8000 pixels need 1\.1 GiB in .*, where 0\.5 GiB are free"):
         cache_images(files, tmp_path / "cache", size=8000)

@@ -339,3 +339,38 @@ def test_options_for_images_are_refused_for_a_table(tmp_path: Path) -> None:
     assert result.exit_code == 2
     for words in ("--size, --group is for images", "--paths COLUMN", "--recipe is of a --dataset"):
         assert words in result.output
+
+
+def test_depth_and_size_limit_of_images_hold_from_training_to_prediction(place: Path, tmp_path: Path) -> None:
+    """Grey images of twelve bits in files of sixteen: stated, they are what the same in eight bits would be."""
+    deep, shallow = tmp_path / "deep", tmp_path / "shallow"
+    for path in sorted((place / "parts").glob("*/*.png")):
+        grey = np.asarray(Image.open(path).convert("L")).astype(int)
+        for folder in (deep, shallow):
+            (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grey.astype(np.uint8)).save(shallow / path.parent.name / path.name)
+        Image.fromarray((grey * 4095 // 255).astype(np.uint16)).save(deep / path.parent.name / path.name)
+    cache = ("--cache", tmp_path / "cache")
+    options = ("--positive", "cracked", "--backbone", "resnet32", "--size", SIZE, "--epochs", 1, *cache)
+    few = CliRunner().invoke(app, list(map(str, ("fit", deep, *options, "--out", tmp_path / "dark"))))
+    assert "90 of 90 images have 16-bit samples" in few.output
+    assert "--bits 12" in few.output
+    assert "warning" not in invoked("fit", deep, *options, "--bits", 12, "--out", tmp_path / "run")
+    run, dark = Run.load(tmp_path / "run"), Run.load(tmp_path / "dark")
+    assert (run.config.images.bits, dark.config.images.bits) == (12, None)
+    assert run.form.digest() != dark.form.digest()
+    labelled = run.form.labelled(deep, reading(tmp_path)).samples
+    eight = run.form.labelled(shallow, reading(tmp_path)).samples
+    assert np.abs(labelled.pixels[:].astype(int) - eight.pixels[:]).max() <= 1
+    invoked("tune", tmp_path / "run", deep, "--maximize", "f1", "--out", tmp_path / "point.json", *cache)
+    at = ("--at", tmp_path / "point.json")
+    invoked("predict", tmp_path / "run", deep, *at, "--out", tmp_path / "r.csv")
+    point = tune(run, deep, maximize="f1", images=reading(tmp_path))
+    scores = run.score(labelled, {name: np.array([value]) for name, value in point.lam.items()}).at_prior(point.prior)
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "r.csv")["log_odds"], scores.log_odds[0], atol=1e-4)
+
+    limited = ("predict", tmp_path / "run", deep, *at, "--out", tmp_path / "s.csv", "--max-pixels")
+    told = CliRunner().invoke(app, list(map(str, (*limited, 16 * 20 - 1))))
+    assert told.exit_code == 2
+    assert "320 pixels, where 319 are allowed" in told.output
+    invoked(*limited, 320)

@@ -62,6 +62,10 @@ ImageFolder = Annotated[
 OnBad = Annotated[
     str, typer.Option(metavar="raise|skip", help="What to do about unreadable images.", rich_help_panel=IMAGES)
 ]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="The most pixels an image may have. [179 million]", rich_help_panel=IMAGES),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(help="Where decoded images are kept. [the user's cache folder]", rich_help_panel=IMAGES),
@@ -132,6 +136,10 @@ def fit(
         int | None,
         typer.Option(help="Train on images of so many pixels. [the weights' own]", rich_help_panel=IMAGES),
     ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(help="Bits in use of grey 16-bit files, such as 12. [all]", rich_help_panel=IMAGES),
+    ] = None,
     paths: Paths = None,
     images: ImageFolder = None,
     group: Annotated[
@@ -148,6 +156,7 @@ def fit(
         typer.Option("--unlabelled", help="Images that the CSV file does not list are fine.", rich_help_panel=IMAGES),
     ] = False,
     on_bad: OnBad = "raise",
+    max_pixels: MaxPixels = None,
     cache: Cache = None,
     dataset: Annotated[
         str | None,
@@ -196,7 +205,7 @@ def fit(
         from tunelater.workflow import fit as run_fit
 
         problems = Problems()
-        asked = _Asked(loss, lam or [], epochs, seed, method, backbone, weights, scratch, size)
+        asked = _Asked(loss, lam or [], epochs, seed, method, backbone, weights, scratch, size, bits)
         are_images = data.is_dir() or dataset is not None or paths is not None
         problems.add(
             *(
@@ -221,6 +230,7 @@ def fit(
                     unlabelled=unlabelled,
                     cache=cache,
                     on_bad=on_bad,
+                    max_pixels=max_pixels,
                 )
             run = run_fit(
                 data,
@@ -291,6 +301,7 @@ def tune(
     paths: Paths = None,
     images: ImageFolder = None,
     on_bad: OnBad = "raise",
+    max_pixels: MaxPixels = None,
     cache: Cache = None,
 ) -> None:
     """Choose lambda and threshold for a need, without retraining.
@@ -302,7 +313,7 @@ def tune(
         from tunelater.workflow import tune as run_tune
 
         problems = Problems()
-        with _decoding(path=paths, folder=images, on_bad=on_bad, cache=cache) as source:
+        with _decoding(path=paths, folder=images, on_bad=on_bad, max_pixels=max_pixels, cache=cache) as source:
             point = run_tune(
                 run,
                 data,
@@ -338,6 +349,7 @@ def evaluate(
     paths: Paths = None,
     images: ImageFolder = None,
     on_bad: OnBad = "raise",
+    max_pixels: MaxPixels = None,
     cache: Cache = None,
 ) -> None:
     """Say what an operating point achieves on labelled rows or images, with 95% intervals.
@@ -348,7 +360,7 @@ def evaluate(
     with _reported():
         from tunelater.workflow import evaluation
 
-        with _decoding(path=paths, folder=images, on_bad=on_bad, cache=cache) as source:
+        with _decoding(path=paths, folder=images, on_bad=on_bad, max_pixels=max_pixels, cache=cache) as source:
             done = evaluation(run, data, at=at, bootstrap=bootstrap, images=source)
         title = f"Operating point {at} on {done.n} {done.split} {done.noun}s of {data}, {done.n_positive} positive"
         _print_estimates(title, done.point, done.estimates)
@@ -371,6 +383,7 @@ def predict(
     paths: Paths = None,
     images: ImageFolder = None,
     on_bad: OnBad = "raise",
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Score new rows or images at an operating point and decide on them.
 
@@ -381,7 +394,7 @@ def predict(
         from tunelater.workflow import predict as run_predict
 
         with _progress("Predicting", "images" if data.is_dir() else "rows", None) as advance:
-            source = _source(path=paths, folder=images, on_bad=on_bad)
+            source = _source(path=paths, folder=images, on_bad=on_bad, max_pixels=max_pixels)
             done = run_predict(run, data, at=at, out=out, keep=keep or [], force=force, images=source, on_rows=advance)
         rows, alerts = _counted(done.rows, done.noun), _counted(done.alerts, "alert")
         typer.echo(f"{rows}, {alerts} ({done.alerts / max(done.rows, 1):.2%}): {out}")
@@ -505,7 +518,7 @@ def _progress(what: str, unit: str, total: int | None) -> Iterator[_Advance]:
 def _source(**options: Any) -> ImageSource:
     from tunelater.data.image_form import ImageSource
 
-    return ImageSource(**options)
+    return ImageSource(**{name: value for name, value in options.items() if value is not None})
 
 
 @contextmanager
@@ -528,6 +541,7 @@ class _Asked:
     weights: Path | None
     scratch: bool
     size: int | None
+    bits: int | None
 
     def only_for_images(
         self, images: Path | None, group: str | None, unlabelled: bool, cache: Path | None
@@ -535,6 +549,7 @@ class _Asked:
         """Options that a table has no use for."""
         given = {
             "--backbone": self.backbone, "--weights": self.weights, "--scratch": self.scratch, "--size": self.size,
+            "--bits": self.bits,
             "--images": images, "--group": group, "--unlabelled": unlabelled, "--cache": cache,
         }  # fmt: skip
         if not (told := [name for name, value in given.items() if value]):
@@ -543,7 +558,7 @@ class _Asked:
 
     @property
     def nothing(self) -> bool:
-        return self == _Asked(None, [], None, None, None, None, None, False, None)
+        return self == _Asked(None, [], None, None, None, None, None, False, None, None)
 
 
 def _settings(
@@ -568,6 +583,8 @@ def _settings(
     base = Config()
     with problems_of(problems):
         base = _base(path, asked, are_images, dataset, recipe)
+        if asked.bits is not None and base.images is not None:
+            base = dataclasses.replace(base, images=dataclasses.replace(base.images, bits=asked.bits))
     if asked.method is not None:
         with problems_of(problems):
             base = recipes.with_method(base, asked.method, recipe=recipe)

@@ -259,6 +259,9 @@ class ImagesConfig:
     size: int | None = None
     """Height and width in pixels of what the network sees; None leaves images as large as they are. In evaluation the
     shorter side is resized to it and the centre cut out."""
+    bits: int | None = None
+    """The bits that grey samples of 16-bit files use, such as 12 of a detector's; None where the files say it, or all
+    16. It is a part of what a network learns: the same holds for what it predicts later."""
     crop: Literal["none", "pad", "resized"] = "none"
     """In training: `pad` cuts the size out at a random place after padding with black (as for CIFAR); `resized` cuts a
     random box out and resizes it (as for ImageNet); `none` does as in evaluation."""
@@ -281,6 +284,8 @@ class ImagesConfig:
         problems.check(
             self.size is None or self.size >= 1, f"images.size must be 1 pixel or more, or None, got {self.size}"
         )
+        deep = self.bits is None or 1 <= self.bits <= 16
+        problems.check(deep, f"images.bits must be from 1 to 16, or None, got {self.bits}")
         problems.check(self.crop in crops, f"there is no images.crop {self.crop!r}{did_you_mean(self.crop, crops)}")
         problems.check(self.padding >= 0, f"images.padding must be 0 pixels or more, got {self.padding}")
         ordered = len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1] <= 1

@@ -1,8 +1,8 @@
 """Image files decoded once, into a cache on disk at the size that training uses; equal images among them.
 
-A cache folder holds, for each size and background, the images as rows of one file of bytes and an index of which file
-went into which row. An entry of the index is written after its row is safe on disk, so that whatever stops a process,
-what the index lists is whole, and the next call goes on from there.
+A cache folder holds, for each size, background and depth, the images as rows of one file of bytes and an index of which
+file went into which row. An entry of the index is written after its row is safe on disk, so that whatever stops a
+process, what the index lists is whole, and the next call goes on from there.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import json
 import os
 import shutil
 import stat
+import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -32,6 +33,8 @@ from tunelater import vision
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 
 WHITE = (255, 255, 255)
+MAX_PIXELS = 178_956_970
+"""What an image file may have, unless told otherwise: Pillow's limit, half a GiB of colours."""
 _COMMIT_SECONDS = 2.0
 """The work that a kill may cost."""
 
@@ -39,23 +42,108 @@ _COMMIT_SECONDS = 2.0
 # -------------------------------------------------------------------------------------------------------------- decode
 
 
-def decode(path: str | Path, size: int, background: tuple[int, int, int] = WHITE) -> np.ndarray:
+class _Settings(NamedTuple):
+    """What `decode` takes besides a file."""
+
+    size: int
+    background: tuple[int, int, int] = WHITE
+    bits: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+    @property
+    def folder(self) -> str:
+        depth = "" if self.bits is None else f"-of-{self.bits}-bits"
+        return f"v2-{self.size}px-on-{bytes(self.background).hex()}{depth}"
+
+    def problems(self) -> list[str]:
+        problems = Problems()
+        problems.check(self.size >= 1, f"images are cached at a size of 1 pixel or more, got {self.size}")
+        colour = len(self.background) == 3 and all(0 <= value <= 255 for value in self.background)
+        problems.check(colour, f"a background is red, green and blue from 0 to 255, got {self.background}")
+        deep = self.bits is None or 1 <= self.bits <= 16
+        problems.check(deep, f"bits of a 16-bit sample are from 1 to 16, or None, got {self.bits}")
+        problems.check(self.max_pixels >= 1, f"max_pixels must be 1 or more, got {self.max_pixels}")
+        return list(problems)
+
+
+def decode(
+    path: str | Path,
+    size: int,
+    background: tuple[int, int, int] = WHITE,
+    *,
+    bits: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
     """The image in a file, upright, its shorter side resized to `size`, its centre cut out: (3, size, size) uint8.
 
     Red, green and blue of the first frame, resized bilinearly with antialiasing, as torchvision's Resize and CenterCrop
-    do. A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves at least twice the size. 16 bits become 8 by value / 257.
-    What is transparent shows the background. Colour profiles are ignored.
+    do. A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves at least twice the size. What is transparent shows the
+    background. Colour profiles are ignored.
+
+    Grey samples of 16 bits become 8 by value / (2^bits - 1). How many bits of them are used no file says in general,
+    but for a TIFF that packs 12. (PNG's sBIT says how many there were before they were scaled up to 16, as its standard
+    demands; TIFF's MaxSampleValue is for statistics alone.) Of 16-bit colours Pillow keeps the upper 8.
+
+    Args:
+        bits: the bits that 16-bit samples use; None where the file says it, or all 16.
+        max_pixels: the most that a file may have.
 
     Raises:
-        Exception: whatever Pillow raises for a file that is no image, is damaged or truncated, or has more pixels than
-            twice `PIL.Image.MAX_IMAGE_PIXELS`.
+        Exception: whatever Pillow raises for a file that is no image, is damaged or truncated; ValueError for samples
+            that `bits` does not go with; OSError for more than `max_pixels`.
     """
-    pillow = vision.pillow()
-    with pillow.Image.open(path) as image:
-        image.draft(None, (2 * size, 2 * size))
+    return _decode(path, _Settings(size, background, bits, max_pixels)).pixels
+
+
+class _Decoded(NamedTuple):
+    pixels: np.ndarray
+    used: int
+    """The lowest bits that hold all values, of grey samples of 16 bits that were taken for 16; 0 for others."""
+
+
+def _decode(path: str | Path, settings: _Settings) -> _Decoded:
+    with _pillows_limit(settings.max_pixels), _opened(path, settings) as image, _one_if_large(image):
         image.load()
         turn = _TURNS.get(_orientation(image))
-        image = _as_rgb(image, background)
+        rgb, used = _as_rgb(image, settings)
+        return _Decoded(_cut(rgb, settings.size, turn), used)
+
+
+def _opened(path: str | Path, settings: _Settings) -> Any:
+    """The image before its pixels are read, if they may be."""
+    pillow, limit = vision.pillow(), settings.max_pixels
+    try:
+        image = pillow.Image.open(path)
+    except pillow.Image.DecompressionBombError:
+        raise _too_large(f"more than {2 * limit:,}", limit) from None
+    if (n := image.width * image.height) > limit:
+        image.close()
+        raise _too_large(f"{n:,}", limit)
+    deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    if deep and settings.bits is not None and not image.mode.startswith("I"):
+        image.close()
+        raise ValueError("16-bit colours, of which the upper 8 are read: bits (images.bits) are of grey images")
+    image.draft(None, (2 * settings.size, 2 * settings.size))
+    return image
+
+
+_LARGE = threading.Lock()
+
+
+def _one_if_large(image: Any) -> AbstractContextManager[Any]:
+    """Large images take some GiB each: one at a time, or a core each would fill the memory."""
+    return _LARGE if image.width * image.height > MAX_PIXELS else nullcontext()
+
+
+def _too_large(n: str, max_pixels: int) -> OSError:
+    told = (
+        f"{n} pixels, where {max_pixels:,} are allowed; if it is to be trusted, allow more: --max-pixels (max_pixels)"
+    )
+    return OSError(errno.EFBIG, told)
+
+
+def _cut(image: Any, size: int, turn: str | None) -> np.ndarray:
+    pillow = vision.pillow()
     if turn is not None:
         image = image.transpose(pillow.Image.Transpose[turn])
     # A box of the image gives what the centre of a resized whole would, which may be huge where an image is long.
@@ -66,6 +154,38 @@ def decode(path: str | Path, size: int, background: tuple[int, int, int] = WHITE
     resized = image.resize((size, size), pillow.Image.Resampling.BILINEAR, box=tuple(box))
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
+
+class _Limits:
+    """The limits that decoding threads ask for at once: Pillow has one, for the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: list[int] = []
+        self._users: int | None = None
+
+    def _apply(self) -> None:
+        vision.pillow().Image.MAX_IMAGE_PIXELS = max(self._asked) if self._asked else self._users
+
+    @contextmanager
+    def __call__(self, max_pixels: int) -> Iterator[None]:
+        """Pillow's own check at no less than `max_pixels`, of which it refuses twice as many; afterwards as it was.
+
+        It sees what `_opened` cannot: images within images.
+        """
+        with self._lock:
+            if not self._asked:
+                self._users = vision.pillow().Image.MAX_IMAGE_PIXELS
+            self._asked.append(max_pixels)
+            self._apply()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asked.remove(max_pixels)
+                self._apply()
+
+
+_pillows_limit = _Limits()
 
 _TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE",
@@ -81,47 +201,66 @@ def _orientation(image: Any) -> int:
         return 1
 
 
-def _as_rgb(image: Any, background: tuple[int, int, int]) -> Any:
-    pillow = vision.pillow()
+def _as_rgb(image: Any, settings: _Settings) -> tuple[Any, int]:
+    """The image in 8 bits a colour, and how many bits its samples use, as `_Decoded` has it."""
+    pillow, used = vision.pillow(), 0
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError(f"values from {values.min()} to {values.max()}, beyond 16 bits")
-        image = pillow.Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        image, used = _eight_bits(image, settings.bits)
     elif image.mode == "F":
         raise ValueError("floating-point values of unknown range")
     if "transparency" in image.info or image.mode[-1] in "Aa":
         image = image.convert("RGBA")
-        return pillow.Image.alpha_composite(pillow.Image.new("RGBA", image.size, (*background, 255)), image).convert(
-            "RGB"
-        )
-    return image.convert("RGB")
+        behind = pillow.Image.new("RGBA", image.size, (*settings.background, 255))
+        image = pillow.Image.alpha_composite(behind, image)
+    return image.convert("RGB"), used
+
+
+def _eight_bits(image: Any, bits: int | None) -> tuple[Any, int]:
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 0xFFFF:
+        raise ValueError(f"values from {low} to {high}, beyond 16 bits")
+    known = bits or getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
+    top = 2 ** min(known, 16) - 1
+    if high > top:
+        raise ValueError(f"values up to {high:,}, beyond the {known} bits that bits (images.bits) says")
+    # No sum exceeds 2^24.
+    scaled = (values.astype(np.uint32) * 255 + top // 2) // top
+    return vision.pillow().Image.fromarray(scaled.astype(np.uint8)), high.bit_length() if known >= 16 else 0
+
+
+_BITS_PER_SAMPLE = 258
+"""TIFF's tag of it."""
 
 
 def decode_all(
-    paths: Sequence[str | Path], size: int, *, background: tuple[int, int, int] = WHITE, workers: int | None = None
+    paths: Sequence[str | Path],
+    size: int,
+    *,
+    background: tuple[int, int, int] = WHITE,
+    bits: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    workers: int | None = None,
 ) -> list[np.ndarray | str]:
     """Each file's image as `decode` gives it, or why there is none, without a cache.
 
     Args:
         paths: no more than fit into memory, decoded.
+        bits, max_pixels: as of `decode`.
         workers: threads, by default one for each core.
 
     Raises:
         InputError: arguments out of range.
     """
     workers = _cores() if workers is None else workers
-    _check(paths, size, background, workers, "skip")
+    settings = _Settings(size, background, bits, max_pixels)
+    _check(paths, settings, workers, "skip")
     files = [_File.of(path) for path in paths]
     with _quiet_pillow():
-        decoded = _decoded([file for file in files if not file.problem], size, background, workers)
+        decoded = _all_decoded([file for file in files if not file.problem], settings, workers)
         images = [file.problem or next(decoded)[1] for file in files]
     return [
-        image.pixels
-        if isinstance(image, _Decoded)
-        else image
-        if isinstance(image, str)
-        else image.strerror or str(image)
+        image.pixels if isinstance(image, _Image) else image if isinstance(image, str) else image.strerror or str(image)
         for image in images
     ]
 
@@ -175,21 +314,26 @@ def cache_images(
     *,
     size: int,
     background: tuple[int, int, int] = WHITE,
+    bits: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
     on_bad: Literal["raise", "skip"] = "raise",
     progress: Callable[[int, int], None] | None = None,
 ) -> CachedImages:
     """Image files decoded by `decode`, each once: what is in the cache is not decoded again.
 
-    A file is known by its path, size in bytes and time of change; a changed one is decoded anew (what it was stays in
-    the cache until the folder is deleted). A call that was stopped, by a kill too, goes on where it was; processes that
-    cache into one folder at once wait for each other.
+    A file is known by its path, size in bytes and time of change; a changed one is decoded anew. Where more than half
+    of a cache is of files that have changed or are gone, it is rewritten without them before others are added. A call
+    that was stopped, by a kill too, goes on where it was; processes that cache into one folder at once wait for each
+    other.
 
     Args:
         paths: image files of any format that Pillow reads. One may come several times.
         folder: where the cache is, or will be.
         size: height and width of the result in pixels.
         background: red, green and blue, 0 to 255, behind transparent pixels.
+        bits: that grey samples of 16 bits use, as of `decode`.
+        max_pixels: the most that a file may have.
         workers: threads, by default one for each core (decoding leaves the interpreter free).
         on_bad: what to do about files that cannot be decoded: "raise", or "skip" to go on without them.
         progress: called with the number of files done and of all.
@@ -199,16 +343,17 @@ def cache_images(
             folder that cannot be written to, or a disk too small.
 
     Warns:
-        DoubtfulInputWarning: files that were skipped.
+        DoubtfulInputWarning: files that were skipped; 16-bit files that are nearly black, all of them.
     """
     workers = _cores() if workers is None else workers
-    _check(paths, size, background, workers, on_bad)
+    settings = _Settings(size, background, bits, max_pixels)
+    _check(paths, settings, workers, on_bad)
     vision.pillow()
     files = [_File.of(path) for path in paths]
     usable = {file for file in files if not file.problem}
-    store = _Store(Path(folder), size, background)
+    store = _Store(Path(folder), settings)
     if usable - store.entries.keys():
-        with store.writable(), _quiet_pillow():
+        with store.writable(usable), _quiet_pillow():
             missing = [file for file in dict.fromkeys(files) if file in usable and file not in store.entries]
             failed = _fill(store, missing, workers, progress, len(usable))
     else:
@@ -217,20 +362,35 @@ def cache_images(
     _report({file.path: problem for file, problem in problem_of.items() if problem}, len(problem_of), on_bad)
     kept = np.flatnonzero([not problem_of[file] for file in files])
     entries = [store.entries[files[i]] for i in kept]
+    _warn_of_black([entry.used for entry in entries])
     rows = np.array([entry.row for entry in entries], np.int64)
-    return CachedImages(store.pixels(), rows, np.array([entry.digest for entry in entries]), kept)
+    return CachedImages(store.stored, rows, np.array([entry.digest for entry in entries]), kept)
+
+
+def _warn_of_black(used: Sequence[int]) -> None:
+    deep = [bits for bits in used if bits]
+    if deep and max(deep) <= _FEW_BITS:
+        warnings.warn(
+            f"{len(deep):,} of {len(used):,} images have 16-bit samples, none of which uses more than the lowest "
+            f"{max(deep)} bits, so that they are nearly black: if their depth is less than 16, say it, such as "
+            "images.bits = 12 (--bits 12)",
+            DoubtfulInputWarning,
+            stacklevel=3,
+        )
+
+
+_FEW_BITS = 12
+"""A sixteenth of the range: no set of images of 16 bits is that dark throughout, and those of 12 always are."""
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check(paths: Sequence[str | Path], size: int, background: tuple[int, int, int], workers: int, on_bad: str) -> None:
+def _check(paths: Sequence[str | Path], settings: _Settings, workers: int, on_bad: str) -> None:
     problems = Problems()
     problems.check(len(paths) > 0, "there are no image files to cache, got an empty list")
-    problems.check(size >= 1, f"images are cached at a size of 1 pixel or more, got {size}")
-    colour = len(background) == 3 and all(0 <= value <= 255 for value in background)
-    problems.check(colour, f"a background is red, green and blue from 0 to 255, got {background}")
+    problems.add(*settings.problems())
     problems.check(workers >= 1, f"decoding needs 1 worker or more, got {workers}")
     problems.check(on_bad in ("raise", "skip"), f"on_bad is 'raise' or 'skip', got {on_bad!r}")
     problems.raise_if_any()
@@ -264,59 +424,104 @@ class _Entry(NamedTuple):
     row: int = -1
     digest: str = ""
     problem: str = ""
-
-
-class _Decoded(NamedTuple):
-    pixels: np.ndarray
-    digest: str
+    used: int = 0
 
 
 class _Store:
-    """The rows of one size and background in a cache folder, and their index."""
+    """The rows of one way of decoding in a cache folder, and their index.
 
-    def __init__(self, folder: Path, size: int, background: tuple[int, int, int]) -> None:
-        self._folder = folder / f"v1-{size}px-on-{bytes(background).hex()}"
-        self.settings = (size, background)
-        self._shape = (3, size, size)
-        self.row_bytes = 3 * size * size
-        self.entries: dict[_File, _Entry] = {}
+    The index names its file of rows in its first line. To drop rows, others are written and an index of them takes the
+    place of the old in one step: whoever reads has the old pair or the new one, and goes on with what it has open.
+    """
+
+    def __init__(self, folder: Path, settings: _Settings) -> None:
+        self._folder = folder / settings.folder
+        self.settings = settings
+        self._shape = (3, settings.size, settings.size)
+        self.row_bytes = 3 * settings.size**2
         with self._told_of_errors():
             self._read()
 
     def _read(self) -> int:
-        """Take up the index as far as it is sound, which is returned in bytes."""
-        self.entries, sound = {}, 0
-        with suppress(FileNotFoundError, NotADirectoryError):
-            n_rows = (self._folder / "pixels").stat().st_size // self.row_bytes
-            with (self._folder / "index.jsonl").open("rb") as lines:
-                for line in lines:
-                    try:
-                        path, size, mtime_ns, row, digest, problem = json.loads(line)
-                        whole = row < n_rows and line.endswith(b"\n")
-                    except (ValueError, TypeError):
-                        whole = False
-                    if not whole:
-                        break
-                    self.entries[_File(path, size, mtime_ns)] = _Entry(row, digest, problem)
-                    sound += len(line)
+        """Take up the index as far as it is sound, which is returned in bytes; none of it where there are no rows."""
+        self.entries: dict[_File, _Entry] = {}
+        self.stored, self._name, sound = np.empty((0, *self._shape), np.uint8), "", 0
+        with suppress(FileNotFoundError, NotADirectoryError), self._path("index.jsonl").open("rb") as lines:
+            first = next(lines, b"")
+            if (header := _parsed(first, [str])) is None:
+                return 0
+            self._map(header[0])
+            sound = len(first)
+            for line in lines:
+                entry = _parsed(line, [str, int, int, int, str, str, int])
+                if entry is None or entry[3] >= len(self.stored):
+                    break
+                self.entries[_File(*entry[:3])] = _Entry(*entry[3:])
+                sound += len(line)
         return sound
 
+    def _path(self, name: str) -> Path:
+        return self._folder / name
+
+    def _map(self, name: str) -> None:
+        """The rows as they are now; they stay readable where the file is replaced by another."""
+        n = self._path(name).stat().st_size // self.row_bytes
+        self.stored = np.memmap(self._path(name), np.uint8, "r", shape=(n, *self._shape)) if n else self.stored
+        self._name = name
+
     @contextmanager
-    def writable(self) -> Iterator[None]:
-        """Alone in the folder, and knowing what other processes wrote meanwhile."""
+    def writable(self, asked: Collection[_File]) -> Iterator[None]:
+        """Alone in the folder, knowing what other processes wrote meanwhile, and without much that is out of date.
+
+        Args:
+            asked: files as they are now.
+        """
         with ExitStack() as stack:
             with self._told_of_errors():
                 self._folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(self._folder / "lock"))
-                (self._folder / "pixels").touch()
+                stack.enter_context(FileLock(self._path("lock")))
                 sound = self._read()
+                stale = self._stale(asked)
+                if not self._name or 2 * len(stale) > len(self.entries):
+                    self._rewrite({file: entry for file, entry in self.entries.items() if file not in stale})
+                    sound = self._read()
+                for path in self._folder.glob(f"{_ROWS}*"):
+                    if path.name != self._name:  # replaced, or left by a kill; Windows keeps what is open somewhere
+                        with suppress(OSError):
+                            path.unlink()
                 # Without buffers, whose rest would be written, and fail, at closing.
-                self._rows = stack.enter_context((self._folder / "pixels").open("r+b", buffering=0))
-                self._index = stack.enter_context((self._folder / "index.jsonl").open("ab", buffering=0))
+                self._rows = stack.enter_context(self._path(self._name).open("r+b", buffering=0))
+                self._index = stack.enter_context(self._path("index.jsonl").open("ab", buffering=0))
                 self._index.truncate(sound)  # what a kill left half-written
             self._next = 1 + max((entry.row for entry in self.entries.values()), default=-1)
             self._fresh: dict[_File, _Entry] = {}
             yield
+            self._map(self._name)
+
+    def _stale(self, asked: Collection[_File]) -> set[_File]:
+        """The files that are no longer as they were, where they may be more than half; asking costs a look at each."""
+        others = [file for file in self.entries if file not in asked]
+        if 2 * len(others) <= len(self.entries):
+            return set()
+        stale = {file for file in others if _File.of(file.path) != file}
+        room = shutil.disk_usage(self._folder).free > (len(self.entries) - len(stale)) * self.row_bytes
+        return stale if room else set()
+
+    def _rewrite(self, entries: Mapping[_File, _Entry]) -> None:
+        taken = [0, *(int(path.name[len(_ROWS) :]) for path in self._folder.glob(f"{_ROWS}*"))]
+        name = f"{_ROWS}{1 + max(taken)}"
+        rows = [entry.row for entry in entries.values() if entry.row >= 0]
+        with self._path(name).open("wb", buffering=0) as file:
+            for row in rows:
+                _write(file, self.stored[row])
+            os.fsync(file.fileno())
+        place = {row: i for i, row in enumerate(rows)}
+        lines = [_line(file, entry._replace(row=place.get(entry.row, -1))) for file, entry in entries.items()]
+        partial = self._path("index.jsonl.partial")
+        with partial.open("wb", buffering=0) as index:
+            _write(index, "".join([json.dumps([name]) + "\n", *lines]).encode())
+            os.fsync(index.fileno())
+        os.replace(partial, self._path("index.jsonl"))
 
     @contextmanager
     def _told_of_errors(self) -> Iterator[None]:
@@ -337,7 +542,7 @@ class _Store:
                 f"{free / 2**30:.1f} GiB are free; make room, name another folder, or cache smaller images"
             )
 
-    def add(self, file: _File, image: _Decoded | str) -> None:
+    def add(self, file: _File, image: _Image | str) -> None:
         """An image, or why there is none; remembered at the next `commit`."""
         if isinstance(image, str):
             self._fresh[file] = _Entry(problem=image)
@@ -345,22 +550,35 @@ class _Store:
         with self._told_of_errors():
             self._rows.seek(self._next * self.row_bytes)
             _write(self._rows, image.pixels)
-        self._fresh[file] = _Entry(self._next, image.digest)
+        self._fresh[file] = _Entry(self._next, image.digest, used=image.used)
         self._next += 1
 
     def commit(self) -> None:
         """Rows first: an entry must never be on disk before its row, also where the power fails."""
-        lines = [json.dumps([file.path, file.bytes, file.mtime_ns, *entry]) for file, entry in self._fresh.items()]
+        lines = [_line(file, entry) for file, entry in self._fresh.items()]
         with self._told_of_errors():
             os.fsync(self._rows.fileno())
-            _write(self._index, "".join(f"{line}\n" for line in lines).encode())
+            _write(self._index, "".join(lines).encode())
             os.fsync(self._index.fileno())
         self.entries |= self._fresh
         self._fresh = {}
 
-    def pixels(self) -> np.ndarray:
-        path = self._folder / "pixels"
-        return np.memmap(path, np.uint8, "r", shape=(path.stat().st_size // self.row_bytes, *self._shape))
+
+_ROWS = "pixels-"
+
+
+def _line(file: _File, entry: _Entry) -> str:
+    return json.dumps([file.path, file.bytes, file.mtime_ns, *entry]) + "\n"
+
+
+def _parsed(line: bytes, kinds: Sequence[type]) -> list[Any] | None:
+    """The values of a line of the index, or None where it is not whole."""
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    whole = isinstance(values, list) and [type(value) for value in values] == kinds and line.endswith(b"\n")
+    return values if whole else None
 
 
 def _write(file: Any, data: Any) -> None:
@@ -378,7 +596,7 @@ def _fill(
     failed = {}
     done, committed = total - len(files), time.monotonic()
     try:
-        for file, image in _decoded(files, *store.settings, workers):
+        for file, image in _all_decoded(files, store.settings, workers):
             if isinstance(image, OSError):
                 failed[file] = image.strerror or str(image)
             else:
@@ -394,16 +612,22 @@ def _fill(
     return failed
 
 
-def _decoded(
-    files: Iterable[_File], size: int, background: tuple[int, int, int], workers: int
-) -> Iterator[tuple[_File, _Decoded | str | OSError]]:
+class _Image(NamedTuple):
+    pixels: np.ndarray
+    digest: str
+    used: int
+
+
+def _all_decoded(
+    files: Iterable[_File], settings: _Settings, workers: int
+) -> Iterator[tuple[_File, _Image | str | OSError]]:
     """Each file's image, or why there is none, in the order of the files; decoded a little ahead, on all workers."""
     vision.pillow().Image.init()  # here, and not by several threads at once
-    ahead: deque[tuple[_File, Future[_Decoded | str | OSError]]] = deque()
+    ahead: deque[tuple[_File, Future[_Image | str | OSError]]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
         for file in files:
-            ahead.append((file, pool.submit(_tried, file.path, size, background)))
+            ahead.append((file, pool.submit(_tried, file.path, settings)))
             if len(ahead) > 4 * workers:
                 done, image = ahead.popleft()
                 yield done, image.result()
@@ -413,10 +637,10 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _tried(path: str, size: int, background: tuple[int, int, int]) -> _Decoded | str | OSError:
+def _tried(path: str, settings: _Settings) -> _Image | str | OSError:
     try:
-        pixels = decode(path, size, background)
-        return _Decoded(pixels, digest_of(pixels))
+        pixels, used = _decode(path, settings)
+        return _Image(pixels, digest_of(pixels), used)
     except vision.pillow().UnidentifiedImageError:
         return "not an image"
     except MemoryError:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tunelater.config import Config, ImagesConfig
 from tunelater.data import benchmarks
 from tunelater.data.benchmarks import LabelledImages
-from tunelater.data.decoding import cache_images, decode_all, digests, equal_images, joined_groups
+from tunelater.data.decoding import MAX_PIXELS, cache_images, decode_all, digests, equal_images, joined_groups
 from tunelater.data.forms import Data, Labelled
 from tunelater.data.images import ImageSplit
 from tunelater.data.imbalance import split_rows
@@ -52,6 +52,7 @@ class ImageSource:
         unlabelled: whether images without a row in the CSV file may lie beside those with one.
         cache: where decoded images are kept; by default the user's cache folder.
         on_bad: what to do about files that cannot be read: "raise", or "skip" to go on without them.
+        max_pixels: the most that a file may have: what is larger is told as one that cannot be read.
         progress: called with the number of files decoded and of all.
     """
 
@@ -64,6 +65,7 @@ class ImageSource:
     unlabelled: bool = False
     cache: str | Path | None = None
     on_bad: Literal["raise", "skip"] = "raise"
+    max_pixels: int = MAX_PIXELS
     progress: Callable[[int, int], None] | None = None
 
     def problems(self) -> list[str]:
@@ -78,6 +80,7 @@ class ImageSource:
         )
         problems.check(self.dataset is not None or not self.download, "download needs a dataset")
         problems.check(self.on_bad in ("raise", "skip"), f"on_bad is 'raise' or 'skip', got {self.on_bad!r}")
+        problems.check(self.max_pixels >= 1, f"max_pixels must be 1 or more, got {self.max_pixels}")
         return list(problems)
 
     def of_a_list(self, target: str | None) -> str:
@@ -184,7 +187,13 @@ def _read(found: _Found, config: ImagesConfig, source: ImageSource) -> _Read:
         raise InputError("image files need a size to be decoded at: images.size (--size)")
     assert images.paths is not None
     cached = cache_images(
-        images.paths, source.cache_folder, size=config.size, on_bad=source.on_bad, progress=source.progress
+        images.paths,
+        source.cache_folder,
+        size=config.size,
+        bits=config.bits,
+        max_pixels=source.max_pixels,
+        on_bad=source.on_bad,
+        progress=source.progress,
     )
     in_test = None if found.in_test is None else found.in_test[cached.kept]
     found = dataclasses.replace(found, images=images.take(cached.kept), in_test=in_test)
@@ -362,7 +371,9 @@ class ImageForm:
         return "images as they are" if self.images.size is None else f"images of {self.images.size} pixels"
 
     def digest(self) -> str:
-        what = [self.images.size, list(self.images.mean), list(self.images.std), list(self.labels)]
+        what: list[Any] = [self.images.size, list(self.images.mean), list(self.images.std), list(self.labels)]
+        if self.images.bits is not None:
+            what.append({"bits": self.images.bits})
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -446,7 +457,7 @@ class ImageFiles:
         raising = self._source.on_bad == "raise"
         for start in range(0, len(self._paths), PIECE):
             paths = self._paths[start : start + PIECE]
-            images = decode_all(paths, self._images.size)
+            images = decode_all(paths, self._images.size, bits=self._images.bits, max_pixels=self._source.max_pixels)
             bad = {str(path): image for path, image in zip(paths, images, strict=True) if isinstance(image, str)}
             self._bad |= bad
             if len(bad) < len(images) and not (self._bad and raising):
