@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import threading
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,10 @@ from torch import Tensor
 
 from tunelater import vision
 from tunelater.config import Config, ImagesConfig, ModelConfig
+from tunelater.data import images
 from tunelater.data.images import (
     Crops,
+    FetchedImages,
     ImageSplit,
     cut,
     cut_and_resized,
@@ -26,7 +30,7 @@ from tunelater.data.images import (
 from tunelater.data.splits import Splits
 from tunelater.models import build
 from tunelater.problems import InputError
-from tunelater.training import train
+from tunelater.training import _Batches, train
 
 vision.torchvision()
 from torchvision.transforms import RandomResizedCrop  # noqa: E402
@@ -112,7 +116,7 @@ def test_noise_keys_a_batch_and_touches_no_global_state(config: ImagesConfig) ->
 def test_an_array_on_the_host_gives_what_a_tensor_does(index: Any, noise: int | None, tmp_path: Any) -> None:
     x = pixels(10)
     np.save(tmp_path / "x.npy", x.numpy())
-    mapped = split(np.load(tmp_path / "x.npy", mmap_mode="r"), CIFAR).to(torch.device("cpu"))
+    mapped = split(np.load(tmp_path / "x.npy", mmap_mode="r"), CIFAR)
     assert isinstance(mapped.pixels, np.memmap)
     assert torch.equal(mapped.inputs(index, noise), split(x, CIFAR).inputs(index, noise))
 
@@ -133,6 +137,100 @@ def test_rows_lie_in_the_array(rows: Tensor) -> None:
         ImageSplit(x, target, CIFAR, rows=rows)
     with pytest.raises(InputError, match="take them from a tensor itself"):
         ImageSplit(torch.from_numpy(x), target, CIFAR, rows=torch.tensor([3, 0]))
+
+
+class Recorded:
+    """An array that knows which rows were read, by which thread."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+        self.read: list[tuple[str, list[int]]] = []
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        self.read.append((threading.current_thread().name, np.atleast_1d(index).tolist()))
+        return self.array[index]
+
+
+def recorded(n: int = 40, **options: Any) -> tuple[Recorded, FetchedImages, ImageSplit]:
+    """Images in an array, of which a split takes some in another order; the same in memory."""
+    x, order = pixels(n + 5, 9, 10), torch.randperm(n, generator=torch.Generator().manual_seed(1)) + 5
+    array = Recorded(x.numpy())
+    fetched = FetchedImages(array, torch.arange(n) % 2, CIFAR, rows=order, **options)  # type: ignore[arg-type]
+    return array, fetched, ImageSplit(x[order], torch.arange(n) % 2, CIFAR, **options)
+
+
+def test_a_batch_of_an_array_reads_its_own_images_alone() -> None:
+    array, fetched, held = recorded()
+    for index in (torch.tensor([7, 7, 1]), slice(3, 9)):
+        array.read.clear()
+        assert torch.equal(fetched.inputs(index, 3), held.inputs(index, 3))
+        ((_, rows),) = array.read
+        assert rows == fetched.rows[index].tolist()  # type: ignore[index]
+
+
+def test_an_array_is_taken_into_memory_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    array, fetched, held = recorded(weight=torch.rand(40))
+    cpu = torch.device("cpu")
+    inside = fetched.to(cpu)
+    assert torch.equal(inside.pixels, held.pixels)  # type: ignore[arg-type]
+    assert (inside.rows, inside.weight) == (None, fetched.weight)
+    assert [row for _, rows in array.read for row in rows] == sorted(fetched.rows.tolist()), "in the order of the disk"
+    n_bytes = 40 * 3 * 9 * 10
+    for limit in (n_bytes, n_bytes - 1):
+        monkeypatch.setattr(images, "_fits_well", lambda device, limit=limit: limit)
+        assert isinstance(fetched.to(cpu).pixels, Tensor) == (limit == n_bytes)
+    assert fetched.to(cpu).pixels is array
+    assert isinstance(fetched.take(torch.tensor([3])).to(cpu).pixels, Tensor), "one image fits"
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("rank", "processes"), [(0, 1), (1, 2)])
+def test_batches_that_are_fetched_ahead_are_the_same_batches(rank: int, processes: int, weighted: bool) -> None:
+    array, fetched, held = recorded(**({"weight": torch.rand(40)} if weighted else {}))
+    config = Config(model=ModelConfig("resnet32"), images=CIFAR, epochs=3, batch_size=9, early_stopping=None)
+    ours, theirs = (_Batches(data, config, rank, processes) for data in (fetched, held))
+    for step in [*range(15), 3, 12]:  # and after a jump, as where a training goes on
+        for a, b in zip(ours.at(step), theirs.at(step), strict=True):
+            assert torch.equal(a, b)
+        assert all(torch.equal(a, theirs.lam(step)[name]) for name, a in ours.lam(step).items())
+    fetched._thread.shutdown()  # the last that it was told to expect is still to come
+    by_main = [thread == threading.current_thread().name for thread, _ in array.read]
+    # The first of an epoch, and the two after a jump.
+    assert by_main.count(True) == 3 + 2
+    assert by_main.count(False) == 3 * 4 + 2
+
+
+def test_what_fails_while_fetching_is_raised_and_the_thread_ends_with_the_split() -> None:
+    _, fetched, _ = recorded()
+    fetched.expect(torch.tensor([0, 1]))
+    fetched.inputs(torch.tensor([0, 1]))
+    fetched.expect(torch.tensor([400]))
+    with pytest.raises(IndexError):
+        fetched.inputs(torch.tensor([400]))
+    fetched.inputs(torch.tensor([4]))
+    assert threads()
+    del fetched
+    gc.collect()
+    for thread in threads():
+        thread.join(5)
+    assert not threads()
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("tunelater-images")]
+
+
+def test_the_loop_trains_alike_on_images_that_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    array, fetched, held = recorded()
+    config = Config(model=ModelConfig("resnet32"), images=CIFAR, epochs=2, batch_size=9, early_stopping=None)
+    expected = train(config, Splits(held, held), build(config)).model.state_dict()
+    monkeypatch.setattr(FetchedImages, "to", lambda self, device: self)
+    ours = train(config, Splits(fetched, held), build(config)).model.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in expected.items())
+    assert any(thread.startswith("tunelater-images") for thread, _ in array.read)
 
 
 def test_the_loop_trains_on_images() -> None:

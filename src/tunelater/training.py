@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tunelater.config import Config, EarlyStoppingConfig, OptimizerConfig
-from tunelater.data.splits import Split, Splits, class_counts
+from tunelater.data.splits import Fetching, Split, Splits, class_counts
 from tunelater.distributions import keyed_rng
 from tunelater.film import LossConditional
 from tunelater.losses import LossFamily, loss_family
@@ -304,12 +304,14 @@ def _compiled(module: LossConditional, device: torch.device) -> torch.nn.Module:
 class _Batches:
     """The samples of each step, this process's share of them, and the lambda of the step.
 
-    What is random is drawn an epoch at a time and moved to the device at once, so that a step waits for no copy.
+    What is random is drawn an epoch at a time and moved to the device at once, so that a step waits for no copy. Data
+    that are fetched from the host are asked for a step ahead.
     """
 
     def __init__(self, data: Split, config: Config, rank: int, world_size: int) -> None:
         self._data, self._config, self._rank, self._world_size = data, config, rank, world_size
         self._device = data.target.device
+        self._fetching = data if isinstance(data, Fetching) else None
         self._size = config.for_samples(len(data)).batch_size or 0
         self.steps_per_epoch = math.ceil(len(data) / self._size)
         self.steps = config.epochs * self.steps_per_epoch
@@ -326,15 +328,23 @@ class _Batches:
         mean of the processes' gradients is the gradient of the batch's loss.
         """
         rows = self._rows(step)
-        whole = self._order[rows]
-        share = whole[self._rank :: self._world_size]
+        n = min(self._size, len(self._data) - rows.start)
+        share = self._share(rows)
         noise = (self._config.seed + 0x9E3779B97F4A7C15 * (step * self._world_size + self._rank + 1)) % 2**63
         _seed(self._device, noise)
+        inputs = self._data.inputs(share, noise)
+        if self._fetching is not None and rows.stop < len(self._data):
+            self._fetching.expect(self._share(slice(rows.stop, rows.stop + self._size)))
+        share = share.to(self._device, non_blocking=self._device.type == "cuda")  # or it would wait for the step before
         if self._data.weight is None:
-            weight = torch.full((len(share),), self._world_size / len(whole), device=self._device)
+            weight = torch.full((len(share),), self._world_size / n, device=self._device)
         else:
-            weight = self._data.weight[share].float() * (self._world_size / (self._mean_weight * len(whole)))
-        return self._data.inputs(share, noise), self._data.target[share], weight
+            weight = self._data.weight[share].float() * (self._world_size / (self._mean_weight * n))
+        return inputs, self._data.target[share], weight
+
+    def _share(self, rows: slice) -> Tensor:
+        """This process's samples of those at some rows of the epoch's order."""
+        return self._order[rows][self._rank :: self._world_size]
 
     def lam(self, step: int) -> dict[str, Tensor]:
         """Tensors by name: one value, or one for each sample of this process's share."""
@@ -348,7 +358,9 @@ class _Batches:
         epoch, i = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             order = keyed_rng(self._config.seed, "shuffle", epoch).permutation(len(self._data))
-            self._order = torch.from_numpy(order).to(self._device)
+            self._order = torch.from_numpy(order)
+            if self._fetching is None:
+                self._order = self._order.to(self._device)
             self._lambdas = {n: torch.from_numpy(v).float().to(self._device) for n, v in self._draw(epoch).items()}
             self._epoch = epoch
         return slice(i * self._size, (i + 1) * self._size)

@@ -6,8 +6,11 @@ gives the same boxes and flips on every device.
 
 from __future__ import annotations
 
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +33,9 @@ class ImageSplit:
     """Labelled images as bytes, which become normalised inputs a batch at a time.
 
     Args:
-        pixels: (N, 3, H, W) uint8. A tensor moves to the device as a whole: for sets that fit there. An array, such as
-            the memory map of `cache_images`, stays on the host, and only what a batch needs is moved.
+        pixels: (N, 3, H, W) uint8. A tensor moves to the device as a whole. An array, such as the memory map of
+            `cache_images` or its `CachedImages`, becomes a tensor there if it fits well; if not, it stays where it is,
+            and what a batch needs is moved.
         target: (N,) class indices, int64.
         config: size, augmentation and normalisation.
         weight: (N,) non-negative sample weights, or None.
@@ -73,9 +77,21 @@ class ImageSplit:
         return ImageSplit(self.pixels, self.target[index], self.config, weight, rows)
 
     def to(self, device: torch.device) -> ImageSplit:
-        pixels = self.pixels.to(device) if isinstance(self.pixels, Tensor) else self.pixels
-        weight = None if self.weight is None else self.weight.to(device)
-        return ImageSplit(pixels, self.target.to(device), self.config, weight, self.rows)
+        target, weight = self.target.to(device), None if self.weight is None else self.weight.to(device)
+        if isinstance(self.pixels, Tensor):
+            return ImageSplit(self.pixels.to(device), target, self.config, weight)
+        if len(self) * math.prod(self.pixels.shape[1:]) <= _fits_well(device):
+            return ImageSplit(self._whole().to(device), target, self.config, weight)
+        kind = ImageSplit if device.type == "cpu" else FetchedImages
+        return kind(self.pixels, target, self.config, weight, self.rows)
+
+    def _whole(self) -> Tensor:
+        """All pixels in memory, read in the order of the array."""
+        rows = np.arange(len(self)) if self.rows is None else self.rows.numpy()
+        whole = np.empty((len(rows), *self.pixels.shape[1:]), np.uint8)
+        for some in np.array_split(np.argsort(rows, kind="stable"), 1 + whole.nbytes // 2**26):
+            whole[some] = self.pixels[rows[some]]
+        return torch.from_numpy(whole)
 
     def inputs(self, index: Tensor | slice, noise: int | None = None) -> Tensor:
         """(B, 3, size, size) float32 in the channels-last memory format: (pixel / 255 - mean) / std.
@@ -100,13 +116,11 @@ class ImageSplit:
     def _taken(self, index: Tensor | slice) -> Tensor:
         if isinstance(self.pixels, Tensor):
             return self.pixels[index]
-        rows = torch.arange(len(self.pixels)) if self.rows is None else self.rows
-        pixels = torch.from_numpy(
-            np.take(self.pixels, rows[index if isinstance(index, slice) else index.cpu()], axis=0)
-        )
         device = self.target.device
-        # Pinned memory lets the copy run beside the previous step's work.
-        return pixels.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels.to(device)
+        return self._on_host(index).to(device, non_blocking=device.type == "cuda")
+
+    def _on_host(self, index: Tensor | slice) -> Tensor:
+        return _read(self.pixels, self.rows, index, self.target.device)
 
     @cached_property
     def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
@@ -118,6 +132,45 @@ class ImageSplit:
     def _normalised(self, pixels: Tensor) -> Tensor:
         scale, shift = self._scale_and_shift
         return torch.addcmul(shift, pixels.contiguous(memory_format=torch.channels_last).float(), scale)
+
+
+class FetchedImages(ImageSplit):
+    """Images on the host, too many for the device: a thread reads those of the next step while the device works.
+
+    What is read depends on the indices alone, so that batches are the same as without it.
+    """
+
+    @cached_property
+    def _thread(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, "tunelater-images")
+
+    @cached_property
+    def _expected(self) -> list[tuple[Tensor, Future[Tensor]]]:
+        """One, or none."""
+        return []
+
+    def expect(self, index: Tensor) -> None:
+        reading = self._thread.submit(_read, self.pixels, self.rows, index, self.target.device)
+        self._expected[:] = [(index, reading)]
+
+    def _on_host(self, index: Tensor | slice) -> Tensor:
+        while self._expected:
+            expected, pixels = self._expected.pop()
+            if isinstance(index, Tensor) and torch.equal(expected, index.cpu()):
+                return pixels.result()
+        return super()._on_host(index)
+
+
+def _read(pixels: Any, rows: Tensor | None, index: Tensor | slice, device: torch.device) -> Tensor:
+    """Some pixels of an array, in memory from which a GPU copies them beside its work."""
+    rows = torch.arange(len(pixels)) if rows is None else rows
+    taken = torch.from_numpy(np.asarray(pixels[rows[index if isinstance(index, slice) else index.cpu()].numpy()]))
+    return taken.pin_memory() if device.type == "cuda" else taken
+
+
+def _fits_well(device: torch.device) -> int:
+    """The bytes of pixels that a device holds for a whole training: a share of what a GPU has free."""
+    return torch.cuda.mem_get_info(device)[0] // 3 if device.type == "cuda" else 2 * 2**30
 
 
 # -------------------------------------------------------------------------------------------------------- augmentation

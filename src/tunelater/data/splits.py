@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,6 +32,14 @@ class Split(Protocol):
 
     def take(self, index: Tensor) -> Split:
         """Some of the samples, in the order of their indices."""
+
+
+@runtime_checkable
+class Fetching(Split, Protocol):
+    """A split that fetches inputs from the host: its indices are best there, and it fetches while the device works."""
+
+    def expect(self, index: Tensor) -> None:
+        """The inputs of these samples will be asked for next."""
 
 
 @dataclass(frozen=True)
