@@ -84,7 +84,7 @@ def trained(arguments: argparse.Namespace, method: str, seed: int) -> dict[str, 
     options: dict[str, Any] = {"target": "label", "positive": "melanoma" if "skin" in task else "retinopathy"}
     options["beta"] = 10.0 if task == "retina" else None
     if task == "cifar":
-        source, options = ImageSource(dataset="cifar10-automobile-truck"), {"beta": 100.0}
+        source, options = ImageSource(dataset="cifar10-automobile-truck"), {"beta": 100.0, "fractions": (0.6, 0.2, 0.2)}
     if arguments.test is not None:
         options["fractions"] = (0.8, 0.2, 0.0)
     start = time.monotonic()

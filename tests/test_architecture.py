@@ -11,16 +11,16 @@ SOURCE = Path(tunelater.__file__).parent
 
 # Each layer may import from the layers above it, and within itself downwards in the order given.
 LAYERS = [
-    ["problems"],
+    ["problems", "interrupt"],
     ["losses", "distributions"],
     ["film", "metrics", "sam", "vision"],
     ["intervals"],
     ["config"],
     ["models", "data.splits", "data.imbalance"],
-    ["data.cells", "data.benchmarks", "data.decoding"],
+    ["data.cells", "data.decoding"],
     ["data.reading", "data.images"],
     ["data.tables"],
-    ["data.preprocessing", "data.forms"],
+    ["data.benchmarks", "data.preprocessing", "data.forms"],
     ["data.table_form", "data.image_form"],
     ["recipes", "scoring"],
     ["tuning"],

@@ -26,9 +26,14 @@ from tunelater.data.benchmarks import (
     cifar100_household,
     dataset,
     dogs_vs_cats,
+    image_files,
     image_folder,
     image_table,
+    labelled_folder,
+    labelled_table,
     melanoma,
+    parted_rows,
+    paths_of_list,
 )
 from tunelater.data.imbalance import subsample
 from tunelater.problems import DoubtfulInputWarning
@@ -511,8 +516,7 @@ def test_all_problems_of_folders_come_at_once(tmp_path: Path) -> None:
         "seed",
         "1 outside of the class folders: b.jpg",
         "got 'fin'; did you mean 'fine'",
-        "two folders with images, one a class, got 1: fine",
-        "two folders with images, one a class, got 3: crack, dent, fine",
+        "two or more folders with images, one a class, got 1: fine",
     ):
         assert words in "\n".join(told)
     (tmp_path / "empty").mkdir()
@@ -624,17 +628,16 @@ def test_all_problems_of_a_table_come_at_once(tmp_path: Path) -> None:
     for words in (
         "seed",
         "test must be a fraction",
-        "each image once, got 1 more than once: img/9.jpg",
+        f"each image once, got 1 more than once: {tmp_path}/img/9.jpg",
         "needs a label, got 1 without, first img/5.jpg",
         "needs a patient, got 1 without, first img/7.jpg",
         "got 'il'; did you mean 'ill'",
-        "two labels, got 3: ill, unsure, well",
         "a label needs its file, got 1 of 60 without: img/4.jpg",
         "a file needs its label, got 2 images without",
     ):
         assert words in "\n".join(told)
     one_class = written_tables(tmp_path, {"one": labelled(tmp_path).assign(label="ill")})["one"]
-    assert "two labels, got 1: ill" in "\n".join(problems_of(lambda: image_table(one_class, positive="ill")))
+    assert "two or more labels, got 1: ill" in "\n".join(problems_of(lambda: image_table(one_class, positive="ill")))
     sound = written_tables(tmp_path, {"all": labelled(tmp_path)})["all"]
     assert "img/new.jpg" in "\n".join(problems_of(lambda: image_table(sound, positive="ill")))
     assert len(image_table(sound, positive="ill", unlabelled=True).train) == 48
@@ -643,16 +646,95 @@ def test_all_problems_of_a_table_come_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        (b"", "No columns"),
-        (b"path,label\n", "must have rows"),
-        (b"path;label\na.jpg;x\n", "column path, got path;label"),
-        (b"path,label\na.jpg,x,y\n", "must be a CSV file"),
-        (b"path,label\n\xff,x\n", "must be a CSV file"),
+        (b"", "an empty file"),
+        (b"path,label\n", "must hold rows"),
+        (b"file;label\na.jpg;x\n", "no column 'path'"),
+        (b"path,label\na.jpg,x,y\n", "every row must have 2 fields"),
+        (b"path,label\n\xff,x\n", "must be UTF-8 text"),
+        (b"path,label\n,x\n", "every row needs a path"),
     ],
 )
 def test_files_that_are_no_label_tables_are_refused(tmp_path: Path, content: bytes, word: str) -> None:
     (tmp_path / "labels.csv").write_bytes(content)
     assert word in problems_of(lambda: image_table(tmp_path / "labels.csv", positive="x"))[0]
+
+
+def test_a_list_reads_as_tables_do(tmp_path: Path) -> None:
+    table = labelled(tmp_path).assign(label=[1.0, 0.0, 0.0] * 20)
+    files = {name: tmp_path / name for name in ("comma.csv", "semicolon.csv", "tab.csv", "bom.csv", "list.parquet")}
+    table.to_csv(files["comma.csv"], index=False)
+    table.to_csv(files["semicolon.csv"], index=False, sep=";", decimal=",")
+    table.to_csv(files["tab.csv"], index=False, sep="\t")
+    table.to_csv(files["bom.csv"], index=False, encoding="utf-8-sig")
+    table.to_parquet(files["list.parquet"])
+    for file in files.values():
+        for positive in ("1", "1.0"):
+            images, classes = labelled_table(file, positive=positive, group="patient")
+            assert classes.labels == ("0", "1")
+            assert images.paths == tuple(tmp_path / path for path in table["path"])
+            np.testing.assert_array_equal(images.target, table["label"])
+            np.testing.assert_array_equal(images.groups, table["patient"])
+        paths, columns = paths_of_list(file, "path", ["label", "patient"])
+        assert paths == [tmp_path / path for path in table["path"]]
+        assert columns["patient"].to_pylist() == table["patient"].tolist()
+    assert columns["label"].to_pylist() == table["label"].tolist()  # the types of a Parquet file
+    truths = written_tables(tmp_path, {"truths": table.assign(label=table["label"] == 1)})["truths"]
+    assert labelled_table(truths, positive="1")[1].labels == ("false", "true")
+
+
+def test_a_file_is_listed_once_however_it_is_written(tmp_path: Path) -> None:
+    table = labelled(tmp_path)
+    plain = written_tables(tmp_path, {"plain": table})["plain"]
+    ways = [
+        f"./img/{i}.jpg" if i % 3 == 0 else f"img/../img/{i}.jpg" if i % 3 == 1 else f"{tmp_path}/img/{i}.jpg"
+        for i in range(60)
+    ]
+    odd = written_tables(tmp_path, {"odd": table.assign(path=ways)})["odd"]
+    images, _ = labelled_table(odd, positive="ill")
+    assert [path.resolve() for path in images.paths or ()] == [tmp_path / path for path in table["path"]]
+    assert images.digest == labelled_table(plain, positive="ill")[0].digest
+    twice = pd.concat([table, table.assign(path=ways)[:2]])
+    (told,) = problems_of(lambda: labelled_table(written_tables(tmp_path, {"two": twice})["two"], positive="ill"))
+    assert f"each image once, got 2 more than once: {tmp_path}/img/0.jpg, {tmp_path}/img/1.jpg" in told
+
+
+def test_of_several_classes_one_is_the_positive_and_the_others_are_the_negatives(tmp_path: Path) -> None:
+    kinds = ["crack"] * 10 + ["fine"] * 20 + ["scratch"] * 10
+    names = [f"{kind}/{i}.jpg" for i, kind in enumerate(kinds)]
+    touched(tmp_path, *names)
+    by_folder, classes = labelled_folder(tmp_path, positive="crack")
+    listed = written_tables(tmp_path, {"list": pd.DataFrame({"path": names, "label": kinds})})["list"]
+    by_list, same_classes = labelled_table(listed, positive="crack")
+    assert classes == same_classes
+    assert (classes.negatives, classes.labels) == (("fine", "scratch"), ("not crack", "crack"))
+    for images in (by_folder, by_list):
+        assert {path.parent.name for path, k in zip(images.paths or (), images.target, strict=True) if k} == {"crack"}
+        assert images.counts == (30, 10)
+    assert image_folder(tmp_path, positive="crack").classes == classes.labels
+    assert labelled_folder(tmp_path, positive="fine")[1].labels == ("not fine", "fine")
+
+
+def test_files_that_are_not_read_as_images_are_told_and_side_files_are_not(tmp_path: Path) -> None:
+    touched(tmp_path, "a.GIF", "b.jfif", "c.jp2", "notes.txt", "Thumbs.db", "desktop.ini", ".DS_Store", "README")
+    assert [path.name for path in image_files(tmp_path)] == ["a.GIF", "b.jfif", "c.jp2"]
+    touched(tmp_path, "x/1.heic", "x/2.HEIC", "x/3.dcm", "x/4")
+    with pytest.warns(DoubtfulInputWarning, match=r"left out: 2 \.heic, 1 \.dcm, 1 without a suffix; to have them"):
+        assert len(image_files(tmp_path)) == 3
+    (told,) = problems_of(lambda: image_files(tmp_path / "x"))
+    assert "must hold images" in told
+    assert "got 2 .heic, 1 .dcm, 1 without a suffix" in told
+
+
+@pytest.mark.parametrize("protocol", benchmarks.PROTOCOLS)
+def test_parts_of_a_benchmark_and_of_its_rows_are_the_same(protocol: str) -> None:
+    benchmark = patients()
+    parts, whole = benchmark.parts(seed=5, protocol=protocol), benchmark.whole
+    in_test = np.repeat([False, True], [len(benchmark.train), len(benchmark.test)])
+    rows = parted_rows(whole.target, in_test, protocol=protocol, seed=5, groups=whole.groups)
+    for name, index in rows.items():
+        assert getattr(parts, name).paths == whole.take(index).paths
+    if protocol == "held-out":
+        assert len(rows["validation"]) / len(benchmark.train) == pytest.approx(benchmarks.HELD_OUT, abs=0.03)
 
 
 # ------------------------------------------------------------------------------------------------------------- Table 12

@@ -1,9 +1,12 @@
 """The command line as its users meet it: a whole job, help, and every kind of bad input."""
 
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from scipy import special
 from typer.testing import CliRunner
 
 from conftest import QUICK
+from tunelater import interrupt
 from tunelater.cli import _print_estimates, app
 from tunelater.demo import POSITIVE, TARGET
 from tunelater.runs import Run
@@ -281,6 +285,46 @@ def test_all_problems_of_options_and_files_at_once(run: Run, tmp_path: Path) -> 
     assert code == 2
     for words in ("no such file", "no operating point"):
         assert words in err
+
+
+INTERRUPTED = """
+import importlib.metadata, os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+(command,) = importlib.metadata.EntryPoints(
+    [importlib.metadata.EntryPoint("tunelater", {entry!r}, "console_scripts")]
+)
+sys.argv = ["tunelater", "evaluate", "norun", "nodata", "--at", "nopoint"]
+command.load()()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "tunelater.problems", "tunelater.workflow", "torch"])
+def test_control_c_while_the_command_is_being_imported_is_one_line(module: str) -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    code = INTERRUPTED.format(module=module, entry=project["project"]["scripts"]["tunelater"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+def test_control_c_is_quiet_only_where_nothing_handles_it() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupt.quiet()
+        with pytest.raises(KeyboardInterrupt), interrupt.raised():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interrupt.quiet()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

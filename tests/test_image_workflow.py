@@ -1,7 +1,9 @@
 """The workflow on images: folders, files of paths, the paper's datasets; from Python and from the command line."""
 
 import dataclasses
+import json
 import os
+import shlex
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -135,7 +137,8 @@ def test_copies_with_both_labels_are_told(tmp_path: Path) -> None:
     parts(tmp_path / "parts", 40, 30)
     shutil.copy(tmp_path / "parts" / "fine" / "0-000.png", tmp_path / "parts" / "cracked" / "copy.png")
     copies = pytest.warns(DoubtfulInputWarning, match="2 images are copies")
-    with copies, pytest.warns(DoubtfulInputWarning, match="2 equal images have both labels"):
+    named = r"2 equal images have both labels: .*/cracked/copy\.png \(cracked\), .*/fine/0-000\.png \(fine\)$"
+    with copies, pytest.warns(DoubtfulInputWarning, match=named):
         fit(tmp_path / "parts", positive="cracked", config=quick(), images=reading(tmp_path))
 
 
@@ -219,7 +222,7 @@ def test_links_are_followed_hidden_folders_are_not_and_names_may_be_of_any_bytes
 def test_what_is_for_a_list_of_images_is_refused_for_a_folder(place: Path) -> None:
     source = reading(place, group="patient", unlabelled=True)
     (told,) = problems_of(lambda: fit(place / "parts", positive="cracked", target="y", config=quick(), images=source))
-    assert "--group (group), --unlabelled (unlabelled), --target (target) is for a CSV file" in told
+    assert "--group (group), --unlabelled (unlabelled), --target (target) is for a list" in told
 
 
 def test_a_network_of_one_size_takes_no_other(place: Path, tmp_path: Path) -> None:
@@ -240,6 +243,7 @@ def test_unreadable_images_are_told_at_once_or_left_out(place: Path, tmp_path: P
     (folder / "cracked" / "short.png").write_bytes(whole[: len(whole) // 2])
     (told,) = problems_of(lambda: fit(folder, positive="cracked", config=quick(), images=reading(tmp_path)))
     assert "2 of 72" in told
+    assert "--on-bad skip (on_bad='skip')" in told
     assert "bad.png" in told
     assert "short.png" in told
     skip = reading(tmp_path, on_bad="skip")
@@ -283,6 +287,75 @@ def test_bad_calls_are_told_before_work(place: Path, tmp_path: Path) -> None:
     assert "got a data frame" in told_
 
 
+KINDS = {"cracked": 25, "fine": 30, "scratched": 15}
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Parts of three kinds, as a folder and as a list, and a run on each in which one kind is the positive."""
+    place = tmp_path_factory.mktemp("kinds")
+    rng = np.random.default_rng(3)
+    rows = []
+    for kind, n in KINDS.items():
+        (place / "parts" / kind).mkdir(parents=True)
+        for i in range(n):
+            image(rng, kind == "cracked").save(place / "parts" / kind / f"{i:02}.png")
+            rows.append((f"parts/{kind}/{i:02}.png", kind))
+    pd.DataFrame(rows, columns=["path", "kind"]).to_csv(place / "list.csv", index=False)
+    config = dataclasses.replace(quick(), epochs=1)
+    given = {"positive": "cracked", "config": config}
+    fit(place / "parts", images=reading(place), out=place / "folder-run", **given)  # type: ignore[arg-type]
+    source = reading(place, path="path")
+    fit(place / "list.csv", target="kind", images=source, out=place / "list-run", **given)  # type: ignore[arg-type]
+    return place
+
+
+@pytest.mark.parametrize("name", ["folder", "list"])
+def test_one_class_against_several_is_found_again(kinds: Path, tmp_path: Path, name: str) -> None:
+    run = Run.load(kinds / f"{name}-run")
+    assert isinstance(run.form, ImageForm)
+    assert (run.form.labels, run.form.negatives) == (("not cracked", "cracked"), ("fine", "scratched"))
+    assert (run.data["rows"], run.data["positives"]) == (70, 25)
+    assert "'cracked' against 'fine' and 'scratched'" in run.form.told
+    data = kinds / ("parts" if name == "folder" else "list.csv")
+    point = tune(run, data, **NEED, images=reading(kinds))
+    assert (point.split, point.n) == ("validation", len(run.rows["validation"]))
+    assert evaluation(run, data, at=point, images=reading(kinds)).split == "test"
+    predict(run, data, at=point, out=tmp_path / "r.csv", images=reading(kinds))
+    told = pd.read_csv(tmp_path / "r.csv")
+    assert len(told) == 70
+    assert set(told["prediction"]) <= {"cracked", "not cracked"}
+    assert set(told["path"].str.split("/").str[-2]) == set(KINDS)
+
+    rng = np.random.default_rng(4)
+    for kind, n in (("cracked", 5), ("scratched", 5)):  # some of the classes are enough, and "not cracked" is one
+        (tmp_path / "some" / kind).mkdir(parents=True)
+        for i in range(n):
+            image(rng, kind == "cracked").save(tmp_path / "some" / kind / f"{i}.png")
+    done = evaluation(run, tmp_path / "some", at=point, images=reading(kinds))
+    assert (done.split, done.n, done.n_positive) == ("given", 10, 5)
+    (tmp_path / "some" / "scratched").rename(tmp_path / "some" / "not cracked")
+    assert evaluation(run, tmp_path / "some", at=point, images=reading(kinds)).n == 10
+    (tmp_path / "some" / "not cracked").rename(tmp_path / "some" / "dented")
+    (told_,) = problems_of(lambda: evaluation(run, tmp_path / "some", at=point, images=reading(kinds)))
+    assert "the classes 'dented' and 'cracked'; the run was fitted on 'fine', 'scratched', 'cracked'" in told_
+    shutil.rmtree(tmp_path / "some" / "dented")
+    (told_,) = problems_of(lambda: evaluation(run, tmp_path / "some", at=point, images=reading(kinds)))
+    assert "two or more folders" in told_
+
+
+def test_a_run_that_does_not_name_its_negatives_loads(place: Path, tmp_path: Path) -> None:
+    run = Run.load(place / "run")
+    assert isinstance(run.form, ImageForm)
+    run.form.save(tmp_path)
+    told = json.loads((tmp_path / "images.json").read_text())
+    assert told.pop("negatives") == ["fine"]
+    (tmp_path / "images.json").write_text(json.dumps(told))
+    old = dataclasses.replace(run, form=ImageForm.load(tmp_path, run.config.images))
+    assert old.id == run.id
+    assert tune(old, place / "parts", **NEED, images=reading(place)).split == "validation"
+
+
 # -------------------------------------------------------------------------------------------------------- command line
 
 
@@ -290,6 +363,101 @@ def invoked(*arguments: object) -> str:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def refused(*arguments: object) -> list[str]:
+    """What is told of a command that cannot be."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 2, result.output
+    return [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+
+
+def next_of(output: str) -> list[str]:
+    """The command that is proposed, as a shell reads it."""
+    (line,) = (line for line in output.splitlines() if line.startswith("Next: tunelater "))
+    return shlex.split(line)[2:]
+
+
+def test_what_is_proposed_next_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    parts(tmp_path / "the files", 40, 20)
+    paths = sorted(path.relative_to("the files") for path in Path("the files").rglob("*.png"))
+    listed = pd.DataFrame({"file": paths, "kind": [path.parts[0] for path in paths]})
+    listed.to_csv("list.csv", index=False)
+    (Path("the files") / paths[0]).write_bytes(b"broken")
+    shutil.copy(Path("the files") / paths[1], Path("the files") / "fine" / "unlabelled.png")
+    given = ("--paths", "file", "--target", "kind", "--positive", "cracked", "--images", "the files", "--unlabelled")
+    small = ("--backbone", "resnet32", "--size", SIZE, "--epochs", 1, "--method", "vs")
+    out = ("--on-bad", "skip", "--cache", "a cache", "--max-pixels", 10_000, "--out", "a run")
+    told = invoked("fit", "list.csv", *given, *small, *out)
+    told = invoked(*next_of(told))
+    assert "Chosen on 12 validation samples" in told
+    predicting = ["list.csv" if word == "NEW.csv" else word for word in next_of(told)]
+    assert "59 images" in invoked(*predicting)
+    assert len(pd.read_csv("alerts.csv")) == 59
+    assert os.listdir("a cache")
+
+
+def test_what_the_negatives_are_is_said(kinds: Path, tmp_path: Path) -> None:
+    small = ("--backbone", "resnet32", "--size", SIZE, "--epochs", 1, "--cache", kinds / "cache")
+    told = invoked("fit", kinds / "parts", "--positive", "cracked", *small, "--out", tmp_path / "run")
+    assert "'cracked' against 'fine' and 'scratched'" in told
+    assert "warning" not in told
+
+
+def test_one_image_can_be_predicted_on(place: Path, tmp_path: Path) -> None:
+    run, cache = place / "run", ("--cache", place / "cache")
+    invoked("tune", run, place / "parts", "--maximize", "f1", "--out", tmp_path / "p.json", *cache)
+    one = place / "parts" / "fine" / "0-003.png"
+    assert "1 image," in invoked("predict", run, one, "--at", tmp_path / "p.json", "--out", tmp_path / "r.csv")
+    assert pd.read_csv(tmp_path / "r.csv")["path"].tolist() == ["0-003.png"]
+    invoked("predict", run, place / "parts", "--at", tmp_path / "p.json", "--out", tmp_path / "all.csv")
+    every = pd.read_csv(tmp_path / "all.csv").set_index("path")["log_odds"]
+    assert pd.read_csv(tmp_path / "r.csv")["log_odds"][0] == pytest.approx(every["fine/0-003.png"], abs=1e-4)
+    given = ("--at", tmp_path / "p.json", "--out", tmp_path / "no.csv")
+    assert "an image has no columns to keep" in refused("predict", run, one, *given, "--keep", "x")[0]
+    assert "is one image, without a label" in refused("evaluate", run, one, "--at", tmp_path / "p.json")[0]
+    assert "is for a list" in refused("predict", run, place / "parts", *given, "--images", place)[0]
+
+
+PARTS, NO_FOLDER, TABLE = "parts", "no-folder", "t.csv"
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "words"),
+    [
+        (PARTS, "--positive cracked --backbone nosuch", ["there is no trunk 'nosuch'"]),
+        (PARTS, "--positive crackd --backbone nosuch", ["there is no trunk 'nosuch'", "did you mean 'cracked'"]),
+        (PARTS, "--positive cracked --size 0", ["images.size must be 1 pixel or more, or None, got 0"]),
+        (PARTS, "--positive cracked --backbone resnet32 --size 0", ["images.size must be 1 pixel or more"]),
+        (PARTS, "--positive cracked --backbone resnet32 --method vx", ["there is no method 'vx'"]),
+        (PARTS, "--positive cracked --config no.toml", ["no config file no.toml"]),
+        (NO_FOLDER, "--positive x", ["no-folder: there is no such file or folder"]),
+        (NO_FOLDER, "--positive x --size 32 --backbone resnet32", ["no-folder: there is no such file or folder"]),
+        (NO_FOLDER, "--dataset aptos", ["no-folder: there is no such file or folder"]),
+        (NO_FOLDER, "--positive x --paths file --target y", ["no-folder: there is no such file or folder"]),
+        (TABLE, "--positive 1 --target y --size 32", ["--size, --cache is for images, and DATA is a table"]),
+        (
+            PARTS,
+            "--dataset aptos --protocol paper --split 0.6,0.2,0.2",
+            ["leave out fractions (--split), got 0.6,0.2,0.2", "train.csv must be a CSV file"],
+        ),
+        (PARTS, "--dataset aptos --recipe paper --config c.toml", ["give --config or --recipe", "train.csv must be"]),
+        (PARTS, "--dataset aptos --group patient --backbone resnet32", ["--group (group) is for a list"]),
+    ],
+)
+def test_what_is_wrong_is_told_without_what_follows_from_it(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, options: str, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("parts").symlink_to(place / "parts")
+    pd.DataFrame({"x": np.sqrt(range(40)), "y": [0, 1] * 20}).to_csv("t.csv", index=False)
+    Path("c.toml").write_text(quick().to_toml())
+    told = refused("fit", data, *shlex.split(options), "--out", "run", "--cache", "cache")
+    assert len(told) == len(words), told
+    for word, line in zip(words, told, strict=True):
+        assert word in line
+    assert not Path("cache").exists()
 
 
 @pytest.mark.parametrize("method", recipes.METHODS)

@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from tunelater import interrupt
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ Paths = Annotated[
     str | None,
     typer.Option(
         metavar="COLUMN",
-        help="DATA is a CSV file that lists images: the column of their files.",
+        help="DATA is a list of images, CSV or Parquet: the column of their files.",
         show_default=False,
         rich_help_panel=IMAGES,
     ),
@@ -57,7 +59,7 @@ Bootstrap = Annotated[
 ]
 ImageFolder = Annotated[
     Path | None,
-    typer.Option("--images", help="Where those files are. [the CSV's folder]", rich_help_panel=IMAGES),
+    typer.Option("--images", help="Where those files are. [the list's folder]", rich_help_panel=IMAGES),
 ]
 OnBad = Annotated[
     str, typer.Option(metavar="raise|skip", help="What to do about unreadable images.", rich_help_panel=IMAGES)
@@ -104,8 +106,13 @@ def fit(
     epochs: Annotated[int | None, typer.Option(help="At most so many passes over the training rows. [100]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the split, the weights and everything else random. [0]")] = None,
     split: Annotated[
-        str, typer.Option(metavar="A,B,C", help="Shares of rows to train on, choose on and report on.")
-    ] = "0.6,0.2,0.2",
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Shares of rows to train on, choose on and report on. [0.6,0.2,0.2; of a dataset with its own test "
+            "part: 0.8 and 0.2 of the rest]",
+        ),
+    ] = None,
     beta: Annotated[
         float | None,
         typer.Option(help="Train on fewer positives: 1 to so many negatives. Other rows stay.", show_default=False),
@@ -146,14 +153,14 @@ def fit(
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="In that CSV file, what no split tears apart: a patient, a lesion.",
+            help="In that list, what no split tears apart: a patient, a lesion.",
             show_default=False,
             rich_help_panel=IMAGES,
         ),
     ] = None,
     unlabelled: Annotated[
         bool,
-        typer.Option("--unlabelled", help="Images that the CSV file does not list are fine.", rich_help_panel=IMAGES),
+        typer.Option("--unlabelled", help="Images that the list does not name are fine.", rich_help_panel=IMAGES),
     ] = False,
     on_bad: OnBad = "raise",
     max_pixels: MaxPixels = None,
@@ -178,13 +185,13 @@ def fit(
         ),
     ] = None,
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="paper|released",
-            help="Settings of a dataset: the paper's text, or its released code.",
+            help="Settings of a dataset: the paper's text, or its released code. [paper]",
             rich_help_panel=DATASETS,
         ),
-    ] = "paper",
+    ] = None,
     protocol: Annotated[
         str,
         typer.Option(
@@ -197,9 +204,9 @@ def fit(
     """Train one model over a distribution of loss hyperparameters, on a table or on images.
 
     DATA is a table with a row for each case: numbers, true/false, categories, dates and missing values, and one target
-    column. Or it is a folder of images, with one folder for each of two classes in it; or a CSV file that lists images
-    (--paths, --target). A part is held back to choose on (**tune**) and to report on (**evaluate**); both find it by
-    themselves when given the same data.
+    column. Or it is a folder of images, with one folder for each class in it; or a list of images (--paths, --target).
+    Of several classes of images --positive is one, and all others together are the negatives. A part is held back to
+    choose on (**tune**) and to report on (**evaluate**); both find it by themselves when given the same data.
     """
     with _reported("stopped; the same command goes on from its last checkpoint, if it has one"):
         from tunelater.workflow import fit as run_fit
@@ -207,15 +214,10 @@ def fit(
         problems = Problems()
         asked = _Asked(loss, lam or [], epochs, seed, method, backbone, weights, scratch, size, bits)
         are_images = data.is_dir() or dataset is not None or paths is not None
-        problems.add(
-            *(
-                []
-                if are_images
-                else asked.only_for_images(images=images, group=group, unlabelled=unlabelled, cache=cache)
-            )
-        )
+        if data.exists() and not are_images:
+            problems.add(*asked.only_for_images(images=images, group=group, unlabelled=unlabelled, cache=cache))
         settings = _settings(config, asked, are_images, dataset, recipe, problems)
-        fractions = _fractions(split, problems)
+        fractions = None if split is None else _fractions(split, problems)
         with _progress("Training", "epochs at most", settings.epochs if settings else epochs or 100) as advance:
             source = None
             if are_images:
@@ -254,10 +256,9 @@ def fit(
                 "protocol paper: the validation images are the test images, so that whatever is chosen flatters itself"
             )
         typer.echo(f"Run folder: {out}")
-        typer.echo(
-            f"Next: tunelater tune {_quoted(out)} {_quoted(data)} --maximize precision --subject-to 'recall>=0.9' "
-            "--out point.json"
-        )
+        need = ["--maximize", "precision", "--subject-to", "recall>=0.9", "--out", "point.json"]
+        reading = _given({"--images": images, "--on-bad": on_bad, "--max-pixels": max_pixels, "--cache": cache})
+        _echo_next("tune", out, data, *need, *reading)
 
 
 @app.command(
@@ -333,8 +334,9 @@ def tune(
         _print_point(point)
         if out is not None:
             typer.echo(f"Operating point: {out}")
-            new = "NEW/" if data.is_dir() else "NEW.csv"
-            typer.echo(f"Next: tunelater predict {_quoted(run)} {new} --at {_quoted(out)} --out alerts.csv")
+            new = "NEW/" if data.is_dir() else f"NEW{data.suffix if data.suffix in ('.parquet', '.pq') else '.csv'}"
+            reading = _given({"--paths": paths, "--images": images, "--on-bad": on_bad, "--max-pixels": max_pixels})
+            _echo_next("predict", run, new, "--at", out, "--out", "alerts.csv", *reading)
 
 
 @app.command(
@@ -420,7 +422,7 @@ def demo(
 
 
 def main() -> None:
-    """Entry point of the `tunelater` command."""
+    """As `tunelater.__main__.main`, for scripts that earlier versions installed."""
     app()
 
 
@@ -432,7 +434,9 @@ def _reported(stopped: str = "stopped; nothing was written", memory: str = "try 
     """Bad input as lines on standard error and exit code 2, doubtful input as warnings, no traceback for either."""
     with _shown_warnings():
         try:
-            yield
+            import_module("tunelater.workflow")  # for seconds, in which Ctrl-C should end at once
+            with interrupt.raised():
+                yield
         except InputError as error:
             raise _ended(2, *(f"error: {problem}" for problem in error.problems)) from None
         except KeyboardInterrupt:
@@ -476,8 +480,14 @@ def _counted(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
+def _given(options: dict[str, Any]) -> list[str]:
+    """Options as words of a command, without those that were not given or say what is usual."""
+    return [str(word) for name, value in options.items() if value not in (None, "raise") for word in (name, value)]
+
+
+def _echo_next(*command: object) -> None:
+    """The command to go on with, to be pasted into a shell."""
+    typer.echo(f"Next: tunelater {shlex.join(map(str, command))}")
 
 
 def _warn(message: str) -> None:
@@ -562,7 +572,7 @@ class _Asked:
 
 
 def _settings(
-    path: Path | None, asked: _Asked, are_images: bool, dataset: str | None, recipe: str, problems: Problems
+    path: Path | None, asked: _Asked, are_images: bool, dataset: str | None, recipe: str | None, problems: Problems
 ) -> Config | None:
     """The config of a file, of a dataset's recipe or for images, with the options on top; None where nothing is set, so
     that `fit` chooses, or on problems."""
@@ -573,16 +583,21 @@ def _settings(
     from tunelater.distributions import LambdaSpace
     from tunelater.workflow import problems_of
 
-    problems.check(recipe == "paper" or dataset is not None, f"--recipe is of a --dataset, got {recipe!r} without one")
+    problems.check(recipe is None or dataset is not None, f"--recipe is of a --dataset, got {recipe!r} without one")
+    problems.check(
+        recipe is None or path is None,
+        f"a config file has all settings: give --config or --recipe, got {path} and {recipe!r}",
+    )
+    recipe = recipe if recipe is not None else "paper"
     problems.check(
         not (asked.scratch and asked.weights),
         f"--scratch starts from random weights, got --weights {asked.weights} too",
     )
     if path is None and asked.nothing and not are_images:
         return None
-    base = Config()
+    base, sound = Config(), False  # to check the other options on, where there is no base to put them on
     with problems_of(problems):
-        base = _base(path, asked, are_images, dataset, recipe)
+        base, sound = _base(path, asked, are_images, dataset, recipe), True
         if asked.bits is not None and base.images is not None:
             base = dataclasses.replace(base, images=dataclasses.replace(base.images, bits=asked.bits))
     if asked.method is not None:
@@ -593,7 +608,8 @@ def _settings(
     changes: dict[str, Any] = {"epochs": asked.epochs, "seed": asked.seed, "loss": asked.loss}
     with problems_of(problems):
         changes["lambdas"] = LambdaSpace(**_space(base, asked.loss, asked.lambdas, problems))
-        return dataclasses.replace(base, **{name: value for name, value in changes.items() if value is not None})
+        config = dataclasses.replace(base, **{name: value for name, value in changes.items() if value is not None})
+        return config if sound else None
     return None
 
 

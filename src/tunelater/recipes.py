@@ -225,15 +225,15 @@ def images(trunk: str, *, size: int | None = None, seed: int = 0, **options: Any
     started = bool(options.get("pretrained") or options.get("weights"))
     small = trunk == "resnet32"
     seen = None if small else vision.expected(trunk)
-    if seen is not None and (problems := vision.problems_of_size(trunk, size or seen.size)):
+    if size is None:
+        size = 32 if seen is None else seen.size
+    if seen is not None and (problems := vision.problems_of_size(trunk, size)):
         raise InputError(problems)
     normalised: dict[str, Any] = {} if seen is None else {"mean": seen.mean, "std": seen.std}
     augmented: dict[str, Any] = {"crop": "pad", "padding": 4} if small else {"crop": "resized", "scale": (0.65, 1.0)}
     return Config(
         model=ModelConfig(trunk, options),
-        images=ImagesConfig(
-            size=size or (32 if seen is None else seen.size), horizontal_flip=True, **augmented, **normalised
-        ),
+        images=ImagesConfig(size=size, horizontal_flip=True, **augmented, **normalised),
         optimizer=OptimizerConfig("adamw", learning_rate=1e-4 if started else 1e-3, weight_decay=1e-2),
         schedule=ScheduleConfig("cosine", warmup_epochs=1.0),
         early_stopping=EarlyStoppingConfig(patience=5 if started else 15),

@@ -70,7 +70,7 @@ def fit(
     positive: str | None = None,
     out: str | Path | None = None,
     config: Config | None = None,
-    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    fractions: tuple[float, float, float] | None = None,
     beta: float | None = None,
     weight: str | None = None,
     header: bool = True,
@@ -83,14 +83,17 @@ def fit(
 
     Args:
         data: a CSV or Parquet file, or a data frame: numbers, booleans, categories, dates, missing values. Or images: a
-            folder with one for each class, and with `images` also a CSV file of paths and labels, or the folder of one
-            of the paper's datasets.
+            folder with one for each class, and with `images` also a list of paths and labels (CSV or Parquet), or the
+            folder of one of the paper's datasets.
         target: the column to predict; it has two values. Folders of images have none.
-        positive: the value (or the folder's name) of the rare event; the paper's datasets know theirs.
+        positive: the value (or the folder's name) of the rare event; the paper's datasets know theirs. Images of all
+            other classes are the negatives, however many these are.
         out: the run folder to write; None keeps the run in memory.
         config: by default, for a table, `Config()`; for a dataset,
             `recipes.for_dataset`; for other images, `recipes.images` with a ConvNeXt-tiny that starts from ImageNet.
-        fractions: of the rows to train on, to choose on and to report on, drawn at random within each class.
+        fractions: of the rows to train on, to choose on and to report on, drawn at random within each class; by default
+            0.6, 0.2 and 0.2. A dataset's own test part stays what it is: of its training part 20% are to choose on, or
+            what the first two fractions say.
         beta: sub-sample the positives to train on to this imbalance ratio n_-/n_+ (see `imbalance.subsample`); None
             leaves them.
         weight: a column of non-negative sample weights.
@@ -108,7 +111,7 @@ def fit(
     found.add(*problems)
     if out is not None:
         found.add(*output_problems(out, force=force, folder=True))
-    found.add(*_problems_of_sizes(fractions))
+    found.add(*(_problems_of_sizes(fractions) if fractions is not None else []))
     found.add(*(problems_of_beta(beta) if beta is not None else []))
     of_types = Problems()
     of_types.add(*_problems_of_data(data))
@@ -117,10 +120,15 @@ def fit(
         f"config is a Config (`Config.read` makes one of a file), got {type(config).__name__}",
     )
     found.add(*of_types)
+    if images is not None and images.protocol == "paper" and fractions is not None:
+        told = ",".join(f"{size:g}" for size in fractions)
+        found.add(
+            "protocol 'paper' divides nothing, and chooses on the test images: leave out fractions (--split), "
+            f"got {told}"
+        )
     prepared, rows = None, {}
     if not of_types:
-        with problems_of(found):
-            config, prepared = _prepared(data, target, positive, config, weight, header, images)
+        config, prepared = _prepared(data, target, positive, config, weight, header, images, found)
     if prepared is not None:
         with problems_of(found):
             rows = _divided(prepared, fractions, beta, seed=config.seed if config is not None else 0)
@@ -498,46 +506,57 @@ def _prepared(
     weight: str | None,
     header: bool,
     images: ImageSource | None,
-) -> tuple[Config | None, Prepared]:
-    """The data, of either form, and the config that images need before they are read."""
-    problems = Problems()
-    if not _are_images(data, images):
-        problems.check(config is None or config.images is None, "the config is one for images, got a table")
-        problems.check(target is not None, "say which column to predict: --target (target)")
-        problems.check(positive is not None, "say which value marks the rare event: --positive (positive)")
-        if target is None or positive is None:
+    found: Problems,
+) -> tuple[Config | None, Prepared | None]:
+    """The data, of either form, and the config that images need before they are read; None where anything is wrong."""
+    if isinstance(data, str | Path) and not Path(data).exists() and not (images is not None and images.download):
+        found.add(f"{data}: there is no such file or folder")
+    elif images is not None or (isinstance(data, str | Path) and Path(data).is_dir()):
+        return _prepared_images(data, target, positive, config, weight, images or ImageSource(), found)
+    else:
+        found.check(config is None or config.images is None, "the config is one for images, got a table")
+        found.check(target is not None, "say which column to predict: --target (target)")
+        found.check(positive is not None, "say which value marks the rare event: --positive (positive)")
+        with problems_of(found):
+            if target is not None and positive is not None:
+                return config, prepare_table(data, target=target, positive=positive, weight=weight, header=header)
             if isinstance(data, str | Path):
-                with problems_of(problems):
-                    checked_file(data)
-            raise InputError(problems)
-        with problems_of(problems):
-            prepared = prepare_table(data, target=target, positive=positive, weight=weight, header=header)
-        problems.raise_if_any()
-        return config, prepared
-    source = images if images is not None else ImageSource()
-    problems.check(weight is None, f"images have no column of weights, got {weight!r}")
-    with problems_of(problems):
-        config = config if config is not None else _default_for_images(source)
-        problems.check(config.images is not None, "the config is one for tables, got images; it needs a part [images]")
+                checked_file(data)
+    return config, None
+
+
+def _prepared_images(
+    data: Data,
+    target: str | None,
+    positive: str | None,
+    config: Config | None,
+    weight: str | None,
+    source: ImageSource,
+    found: Problems,
+) -> tuple[Config | None, Prepared | None]:
+    """Images are found and decoded last: nothing is fetched, or decoded for an hour, for a fit that cannot be."""
+    found.check(weight is None, f"images have no column of weights, got {weight!r}")
+    if config is None and not found:  # where the caller found problems, they may be why there is none
+        with problems_of(found):
+            config = _default_for_images(source)
+    if config is not None:
+        found.check(config.images is not None, "the config is one for tables, got images; it needs a part [images]")
     if config is not None and config.images is not None:
-        with problems_of(problems):  # what cannot be had, or go together, is told before images are decoded for an hour
-            build(config)
+        with problems_of(found):
+            if not (found and config.model.options.get("pretrained")):
+                build(config)
             if config.model.trunk not in TRUNKS:
-                problems.add(*vision.problems_of_size(config.model.trunk, config.images.size))
-    found = None
-    if not (problems and source.download):  # nothing is fetched for a fit that cannot be
-        with problems_of(problems):
+                found.add(*vision.problems_of_size(config.model.trunk, config.images.size))
+    listed = None
+    if not (found and source.download):
+        with problems_of(found):
             seed = config.seed if config is not None else 0
-            found = find_images(data, target=target, positive=positive, source=source, seed=seed)
-    problems.raise_if_any()
-    assert config is not None
-    assert config.images is not None
-    assert found is not None
-    return config, prepare_images(found, config.images)
-
-
-def _are_images(data: Data, images: ImageSource | None) -> bool:
-    return images is not None or (isinstance(data, str | Path) and Path(data).is_dir())
+            listed = find_images(data, target=target, positive=positive, source=source, seed=seed)
+    if found or listed is None or config is None or config.images is None:
+        return config, None
+    with problems_of(found):
+        return config, prepare_images(listed, config.images)
+    return config, None
 
 
 def _default_for_images(source: ImageSource) -> Config:
@@ -547,7 +566,7 @@ def _default_for_images(source: ImageSource) -> Config:
 
 
 def _divided(
-    prepared: Prepared, fractions: Sequence[float], beta: float | None, seed: int
+    prepared: Prepared, fractions: Sequence[float] | None, beta: float | None, seed: int
 ) -> dict[str, NDArray[np.int64]]:
     """Which samples train, choose and report; the positives of the first sub-sampled to beta."""
     rows = prepared.rows(fractions, seed)
@@ -573,9 +592,12 @@ def _warn_of_positives(prepared: Prepared, rows: Mapping[str, NDArray[np.int64]]
         _warn(f"so few positives make every figure a guess: {listed}; expect wide intervals")
     trained_on = y[rows["train"]]
     if 2 * trained_on.sum() > len(trained_on):
+        fix = f"if the rare event is {negative!r}, say so: --positive (positive)"
+        if "dataset" in prepared.facts:
+            fix = "to make it the rare one, as the paper does, train on fewer of them: --beta 10 (beta)"
         _warn(
             f"the positive value {positive!r} is the more frequent one ({trained_on.sum()} of {len(trained_on)} "
-            f"to train on); if the rare event is {negative!r}, say so: --positive (positive)"
+            f"to train on); {fix}"
         )
 
 

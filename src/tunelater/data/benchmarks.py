@@ -4,8 +4,9 @@ Each dataset has one function; it gives a `Benchmark`: a training and a test par
 class 1. `Benchmark.parts` cuts a validation part from the training part and then sub-samples the positives that are
 left to an imbalance ratio. The sizes are those of the paper's Table 12, as far as they can be.
 
-Any other images come in by `image_folder` (a folder for each class) and `image_table` (a CSV file of paths and labels);
-by `labelled_folder` and `labelled_table`, before they are divided.
+Any other images come in by `image_folder` (a folder for each class) and `image_table` (a list of paths and labels);
+by `labelled_folder` and `labelled_table`, before they are divided. One class is the positive, and all others together
+are the negatives.
 
 Nothing is downloaded unless asked for, and no image file is opened. Loading never runs code: the pickles of CIFAR are
 checked against the owners' md5 sums, and read by an unpickler that knows arrays and nothing else.
@@ -20,7 +21,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,17 +31,31 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tunelater import vision
+from tunelater.data.cells import UnsupportedType, absent_names, as_cells, is_text, one_array, words_of
 from tunelater.data.imbalance import problems_of_beta, split_rows, subsample
+from tunelater.data.reading import open_table
+from tunelater.data.tables import chosen_label
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
 
 PathLike = str | Path
 
 PROTOCOLS = ("held-out", "paper")
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+HELD_OUT = 0.2
+"""Of a training part, the share to choose on."""
+IMAGE_SUFFIXES = (
+    ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+"""Still images that Pillow reads; of a moving one, the first frame."""
+BESIDE_IMAGES = (
+    ".cfg", ".csv", ".db", ".htm", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".parquet", ".toml", ".tsv",
+    ".txt", ".xml", ".yaml", ".yml",
+)  # fmt: skip
+"""What lies beside images and is none; any other file that is left out is told."""
 
 # ---------------------------------------------------------------------------------------------------------------- parts
 
@@ -228,7 +243,7 @@ class Benchmark:
         return hashlib.sha256(f"{self.train.digest} {self.test.digest}".encode()).hexdigest()
 
     def parts(
-        self, beta: float | None = None, *, validation: float = 0.2, seed: int = 0, protocol: str = "held-out"
+        self, beta: float | None = None, *, validation: float = HELD_OUT, seed: int = 0, protocol: str = "held-out"
     ) -> Parts:
         """Training, validation and test images.
 
@@ -253,10 +268,12 @@ class Benchmark:
         problems.check(seed >= 0, f"seed must be at least 0, got {seed}")
         problems.add(*([] if beta is None else problems_of_beta(beta)))
         problems.raise_if_any()
-        train, chosen_on = self.train, self.test
-        if protocol == "held-out":
-            rows = split_rows(train.target, (1 - validation, validation, 0), seed=seed, groups=train.groups)
-            train, chosen_on = train.take(rows["train"]), train.take(rows["validation"])
+        whole, in_test = self.whole, np.repeat([False, True], [len(self.train), len(self.test)])
+        rows = parted_rows(
+            whole.target, in_test, protocol=protocol, validation=validation, seed=seed, groups=whole.groups
+        )
+        train = whole.take(rows["train"])
+        chosen_on = self.test if protocol == "paper" else whole.take(rows["validation"])
         if beta is not None:
             train = train.take(subsample(train.target, beta, seed=seed))
         source = {
@@ -267,6 +284,50 @@ class Benchmark:
             "shared_groups": self.shared_groups,
         }
         return Parts(train, chosen_on, self.test, protocol, beta, seed, source)
+
+
+def parted_rows(
+    target: np.ndarray,
+    in_test: np.ndarray,
+    *,
+    protocol: str = "held-out",
+    validation: float = HELD_OUT,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Rows to train on, to choose on and to report on, where the test part is given.
+
+    Args:
+        target: (N,) classes.
+        in_test: (N,) bool, which rows are the test part.
+        protocol, validation, seed: as for `Benchmark.parts`.
+        groups: (N,) what must not be torn apart.
+
+    Returns:
+        "train", "validation" and "test": sorted row indices.
+
+    Raises:
+        InputError: too few rows or groups to divide.
+    """
+    train, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
+    if protocol == "paper":
+        return {"train": train, "validation": test, "test": test}
+    of_train = None if groups is None else groups[train]
+    cut = split_rows(target[train], (1 - validation, validation, 0), seed=seed, groups=of_train)
+    return {"train": train[cut["train"]], "validation": train[cut["validation"]], "test": test}
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The class of the positives, and the others, which are the negatives together."""
+
+    positive: str
+    negatives: tuple[str, ...]
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """Of the negatives and of the positives: the other class's own, or `not ...` where there are several."""
+        return self.negatives[0] if len(self.negatives) == 1 else f"not {self.positive}", self.positive
 
 
 def _divided(name: str, classes: tuple[str, str], images: LabelledImages, in_test: np.ndarray, split: str) -> Benchmark:
@@ -719,46 +780,48 @@ def dogs_vs_cats(folder: PathLike, *, minority: str = "dog", held_out: int = 1_0
 
 
 def image_folder(folder: PathLike, *, positive: str, test: float | PathLike = 0.2, seed: int = 0) -> Benchmark:
-    """Images in two folders, one for each class, at any depth below them.
+    """Images in folders, one for each class, at any depth below them.
 
     Args:
-        folder: the folder of the two.
-        positive: the name of the folder of the positives.
-        test: the fraction of each class to report on, between 0 and 1; or another such folder, with the same classes.
+        folder: the folder of these.
+        positive: the name of the folder of the positives; all others are the negatives.
+        test: the fraction to report on, between 0 and 1; or another such folder, with some of the same classes.
         seed: of the split; at least 0.
 
     Raises:
-        InputError: no images, other than two classes, an image outside of them, too few to divide.
+        InputError: no images, one class only, an image outside of them, too few to divide.
+
+    Warns:
+        DoubtfulInputWarning: files that are left out because they are not images that can be read.
     """
     problems = Problems()
     problems.check(seed >= 0, f"seed must be at least 0, got {seed}")
     problems.add(*_problems_of_test(test))
     folders = [Path(folder), *([] if isinstance(test, (int, float)) else [Path(test)])]
     parts, classes = _in_folders(folders, positive, problems)
-    return _with_test(classes, parts, test, seed)
+    return _with_test(classes.labels, parts, test, seed)
 
 
-def labelled_folder(folder: PathLike, *, positive: str) -> tuple[LabelledImages, tuple[str, str]]:
-    """As `image_folder`, before any split: all images, and the names of class 0 and class 1."""
+def labelled_folder(folder: PathLike, *, positive: str) -> tuple[LabelledImages, Classes]:
+    """As `image_folder`, before any split: all images, and their classes."""
     (images,), classes = _in_folders([Path(folder)], positive, Problems())
     return images, classes
 
 
-def _in_folders(
-    folders: Sequence[Path], positive: str, problems: Problems
-) -> tuple[list[LabelledImages], tuple[str, str]]:
+def _in_folders(folders: Sequence[Path], positive: str, problems: Problems) -> tuple[list[LabelledImages], Classes]:
     found = [_class_folders(place, positive, problems) for place in folders]
-    names = {name for classes, _ in found for name in classes if name != positive}
-    problems.check(
-        len(names) < 2 or len(found) < 2,
-        f"both folders must have the same negatives, got {', '.join(sorted(names))}; rename them",
-    )
+    negatives = [set(names) - {positive} for names, _ in found]
+    for more in negatives[1:]:
+        problems.check(
+            more <= negatives[0],
+            f"both folders must have the same negatives, got {', '.join(sorted(negatives[0] | more))}; rename them",
+        )
     problems.raise_if_any()
     parts = []
     for place, (_, paths) in zip(folders, found, strict=True):
         target = [path.relative_to(place).parts[0] == positive for path in paths]
         parts.append(LabelledImages(folders[0].name, np.array(target, np.int64), paths=tuple(paths)))
-    return parts, (names.pop(), positive)
+    return parts, Classes(positive, tuple(sorted(negatives[0])))
 
 
 def image_table(
@@ -773,33 +836,33 @@ def image_table(
     unlabelled: bool = False,
     seed: int = 0,
 ) -> Benchmark:
-    """Images named by a CSV file with a path and one of two labels in each row.
+    """Images named by a list with a path and a label in each row, CSV or Parquet, as `reading.read_table` takes them.
 
     Args:
-        labels: the CSV file.
-        positive: the label of the positives.
+        labels: the list.
+        positive: the label of the positives, in any spelling that `tables.label` takes; all others are the negatives.
         path: the column of the image files, relative to the folder.
         target: the column of the labels.
         group: the column of what must not be torn apart by a split: a patient, a lesion. No row may be without.
-        folder: where the image files are; the folder of the CSV file unless given.
+        folder: where the image files are; the folder of the list unless given.
         test: the fraction to report on, between 0 and 1, stratified by class, and by group where there are groups; or
-            another CSV file with the same columns and labels.
+            another list with the same columns and labels.
         unlabelled: whether the folders of labelled images may hold others, without a label.
         seed: of the split; at least 0.
 
     Raises:
-        InputError: files or columns that are missing, other than two labels, rows without a label or group, a file
-            named twice, a label without a file, a file without a label, too few images to divide.
+        InputError: files or columns that are missing, one label only, rows without a label or group, a file named
+            twice, a label without a file, a file without a label, too few images to divide.
 
     Warns:
-        DoubtfulInputWarning: a test file with groups of the training file.
+        DoubtfulInputWarning: a test list with groups of the training list.
     """
     problems = Problems()
     problems.check(seed >= 0, f"seed must be at least 0, got {seed}")
     problems.add(*_problems_of_test(test))
     files = [Path(labels), *([] if isinstance(test, (int, float)) else [Path(test)])]
     parts, classes = _in_tables(files, positive, (path, target, group), folder, unlabelled, problems)
-    return _with_test(classes, parts, test, seed)
+    return _with_test(classes.labels, parts, test, seed)
 
 
 def labelled_table(
@@ -811,8 +874,8 @@ def labelled_table(
     group: str | None = None,
     folder: PathLike | None = None,
     unlabelled: bool = False,
-) -> tuple[LabelledImages, tuple[str, str]]:
-    """As `image_table`, before any split: all images, and the names of class 0 and class 1."""
+) -> tuple[LabelledImages, Classes]:
+    """As `image_table`, before any split: all images, and their classes."""
     (images,), classes = _in_tables([Path(labels)], positive, (path, target, group), folder, unlabelled, Problems())
     return images, classes
 
@@ -824,35 +887,37 @@ def _in_tables(
     folder: PathLike | None,
     unlabelled: bool,
     problems: Problems,
-) -> tuple[list[LabelledImages], tuple[str, str]]:
+) -> tuple[list[LabelledImages], Classes]:
     path, target, group = columns
-    needed = [(name,) for name in columns if name is not None]
-    tables = [table for file in files if (table := _read_csv(file, needed, problems)) is not None]
-    if len(tables) < len(files):
+    tables = [_read_list(file, list(filter(None, columns)), problems) for file in files]
+    if None in tables:
         raise InputError(problems)
-    table = pd.concat(tables, ignore_index=True)
+    texts = {
+        name: np.concatenate([_text_of(table, name, problems, spelled=name == target) for table in tables if table])
+        for name in filter(None, columns)
+    }
     told = " and ".join(map(str, files))
-    _check_named_once(table[path], told, problems)
-    for (column,) in needed:
-        empty = np.flatnonzero(table[column] == "")
+    for name, text in texts.items():
+        empty = np.flatnonzero(text == "")
         problems.check(
             not len(empty),
-            f"{told}: every row needs a {column}, got {len(empty):,} without, first {_some(table[path][empty])}",
+            f"{told}: every row needs a {name}, got {len(empty):,} without, first {_some(texts[path][empty])}",
         )
-    negative = _other_label(table[target], positive, told, problems)
+    classes = _classes(sorted(set(texts[target]) - {""}), positive, f"{told}: {target!r}", problems)
     place = Path(folder) if folder is not None else files[0].parent
-    paths = _paths(table[path], "", place, problems)
+    paths = _paths(pd.Series(texts[path]), "", place, problems)
+    _check_listed_once(paths, told, problems)
     if not unlabelled:
         _check_labelled(paths, problems)
     problems.raise_if_any()
     found = LabelledImages(
         files[0].stem,
-        (table[target] == positive).to_numpy(np.int64),
+        (texts[target] == classes.positive).astype(np.int64),
         paths=tuple(paths),
-        groups=None if group is None else table[group].to_numpy(str),
+        groups=None if group is None else texts[group].astype(str),
     )
-    ends = np.cumsum([0, *map(len, tables)])
-    return [found.take(np.arange(a, b)) for a, b in pairwise(ends)], (negative, positive)
+    ends = np.cumsum([0, *(table.rows.num_rows for table in tables if table)])
+    return [found.take(np.arange(a, b)) for a, b in pairwise(ends)], classes
 
 
 # ------------------------------------------------------------------------------------------------------------- by name
@@ -996,7 +1061,7 @@ def _drawn(strata: np.ndarray, n_drawn: Callable[[int], int], seed: int) -> np.n
 
 
 def _class_folders(folder: Path, positive: str, problems: Problems) -> tuple[list[str], list[Path]]:
-    """The names of the two class folders and the images below them."""
+    """The names of the class folders and the images below them."""
     paths = _image_files(folder, problems)
     if not paths:
         return [], []
@@ -1007,21 +1072,24 @@ def _class_folders(folder: Path, positive: str, problems: Problems) -> tuple[lis
         f"{folder}: an image has its label from its folder, got {len(outside):,} outside of the class folders: "
         f"{_some(outside)}; move or remove them",
     )
-    classes = sorted({path.relative_to(folder).parts[0] for path in inside})
-    if positive not in classes:
-        problems.add(f"{folder}: positive must be a folder with images, got {positive!r}{_like(positive, classes)}")
-    if len(classes) != 2:
-        problems.add(f"{folder} must have two folders with images, one a class, got {len(classes)}: {_some(classes)}")
-    return classes, inside
+    names = sorted({path.relative_to(folder).parts[0] for path in inside})
+    if positive not in names:
+        problems.add(f"{folder}: positive must be a folder with images, got {positive!r}{_like(positive, names)}")
+    if len(names) < 2:
+        problems.add(
+            f"{folder} must have two or more folders with images, one a class, got {len(names)}: {_some(names)}"
+        )
+    return names, inside
 
 
-def _other_label(labels: pd.Series[str], positive: str, told: str, problems: Problems) -> str:
-    values = sorted(set(labels) - {""})
-    if positive not in values:
-        problems.add(f"{told}: positive must be a label, got {positive!r}{_like(positive, values)}")
-    if len(values) != 2:
-        problems.add(f"{told} must have two labels, got {len(values)}: {_some(values)}")
-    return next((value for value in values if value != positive), "")
+def _classes(labels: Sequence[str], positive: str, told: str, problems: Problems) -> Classes:
+    """The classes of a list by their labels, in the spelling of `cells.spelling_of`."""
+    chosen = chosen_label(labels, positive)
+    if chosen is None:
+        problems.add(f"{told}: positive must be a label, got {positive!r}{_like(positive, labels)}")
+    if len(labels) < 2:
+        problems.add(f"{told} must have two or more labels, got {len(labels)}: {_some(labels)}")
+    return Classes(chosen or positive, tuple(label for label in labels if label != chosen))
 
 
 # ---------------------------------------------------------------------------------------------------- files and columns
@@ -1039,34 +1107,53 @@ def image_files(folder: PathLike) -> list[Path]:
     return paths
 
 
-def paths_of_table(
-    table: PathLike, path: str, columns: Sequence[str] = (), *, folder: PathLike | None = None
-) -> tuple[list[Path], pd.DataFrame]:
-    """The image files that a CSV file names, and its columns as text.
+def paths_of_list(
+    listed: PathLike, path: str, columns: Sequence[str] = (), *, folder: PathLike | None = None
+) -> tuple[list[Path], pa.Table]:
+    """The image files that a list names (CSV or Parquet), and columns of it as they are.
 
     Args:
         path: the column of the files.
         columns: others that must be there.
-        folder: where the files are; the folder of the CSV file unless given.
+        folder: where the files are; the folder of the list unless given.
 
     Raises:
-        InputError: columns or files that are missing.
+        InputError: columns or files that are missing, rows without a file.
     """
     problems = Problems()
-    read = _read_csv(table, [(name,) for name in dict.fromkeys([path, *columns])], problems)
-    paths = [] if read is None else _paths(read[path], "", Path(folder or Path(table).parent), problems)
+    table = _read_list(Path(listed), list(dict.fromkeys([path, *columns])), problems)
+    if table is None:
+        raise InputError(problems)
+    names = _text_of(table, path, problems)
+    if empty := int((names == "").sum()):
+        problems.add(f"{listed}: every row needs a {path}, got {empty:,} without")
+    paths = _paths(pd.Series(names), "", Path(folder or Path(listed).parent), problems)
     problems.raise_if_any()
-    assert read is not None
-    return paths, read
+    return paths, table.rows
 
 
 def _image_files(folder: Path, problems: Problems) -> list[Path]:
     if not folder.is_dir():
         problems.add(f"{folder} must be a folder of images, got no such folder")
         return []
-    paths = sorted(path for path in _walked(folder, set()) if _is_image(path))
-    problems.check(bool(paths), f"{folder} must hold images ({', '.join(IMAGE_SUFFIXES)}), got none")
+    files = [path for path in _walked(folder, set()) if not path.name.startswith(".")]
+    paths = sorted(path for path in files if is_image(path))
+    others = Counter(path.suffix.lower() for path in files if _may_be_an_image(path))
+    told = ", ".join(f"{n:,} {suffix or 'without a suffix'}" for suffix, n in others.most_common(10))
+    problems.check(bool(paths), f"{folder} must hold images ({', '.join(IMAGE_SUFFIXES)}), got {told or 'none'}")
+    if paths and others:
+        warnings.warn(
+            f"{folder}: files that are not read as images are left out: {told}; to have them, convert them to PNG",
+            DoubtfulInputWarning,
+            stacklevel=2,
+        )
     return paths
+
+
+def _may_be_an_image(path: Path) -> bool:
+    """Of a kind that is not read, and not one of those that lie beside images."""
+    known = path.suffix.lower() in (*IMAGE_SUFFIXES, *BESIDE_IMAGES)
+    return not known and path.name.lower() not in ("readme", "license", "licence")
 
 
 def _walked(folder: Path, above: set[Path]) -> Iterator[Path]:
@@ -1081,7 +1168,8 @@ def _walked(folder: Path, above: set[Path]) -> Iterator[Path]:
             yield from _walked(path, above | {real})
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a file is one by its name."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
@@ -1094,8 +1182,8 @@ def _paths(names: pd.Series[str], suffix: str, folder: PathLike | None, problems
         problems.add(f"{place} must be the folder of the images, got no such folder")
         return []
     paths = [place / (name + suffix) for name in names]
-    listed = _listed({path.parent for path in paths})
-    missing = [name + suffix for name, path in zip(names, paths, strict=True) if path not in listed]
+    there = _files_in({path.parent for path in paths})
+    missing = [name + suffix for name, path in zip(names, paths, strict=True) if os.path.abspath(path) not in there]
     problems.check(
         not missing,
         f"{place}: a label needs its file, got {len(missing):,} of {len(paths):,} without: {_some(missing)}; "
@@ -1105,22 +1193,74 @@ def _paths(names: pd.Series[str], suffix: str, folder: PathLike | None, problems
 
 
 def _check_labelled(paths: Sequence[Path], problems: Problems) -> None:
-    extra = sorted(path for path in _listed({path.parent for path in paths}) - set(paths) if _is_image(path))
+    there = {path for path in _files_in({path.parent for path in paths}) if is_image(Path(path))}
+    extra = sorted(there - set(map(os.path.abspath, paths)))
     problems.check(
         not extra,
-        f"a file needs its label, got {len(extra):,} images without: {_some(map(str, extra))}; "
-        "add rows for them, or allow them with unlabelled=True",
+        f"a file needs its label, got {len(extra):,} images without: {_some(extra)}; "
+        "add rows for them, or allow them: --unlabelled (unlabelled=True)",
     )
 
 
-def _listed(folders: Iterable[Path]) -> set[Path]:
-    """All files in some folders; one listing is much faster than a look at each file."""
+def _check_listed_once(paths: Sequence[Path], told: str, problems: Problems) -> None:
+    counts = Counter(map(os.path.abspath, paths))
+    twice = [path for path, n in counts.items() if n > 1]
+    problems.check(
+        not twice,
+        f"{told} must name each image once, got {len(twice):,} more than once: {_some(twice)}; drop the other rows",
+    )
+
+
+def _files_in(folders: Iterable[Path]) -> set[str]:
+    """All files in some folders, as absolute paths; one listing is much faster than a look at each file."""
     found = set()
     for folder in folders:
         if folder.is_dir():
+            place = os.path.abspath(folder)
             with os.scandir(folder) as entries:
-                found |= {folder / entry.name for entry in entries if entry.is_file()}
+                found |= {os.path.join(place, entry.name) for entry in entries if entry.is_file()}
     return found
+
+
+@dataclass(frozen=True)
+class _List:
+    """Rows of a list of images, and how its cells read."""
+
+    file: Path
+    rows: pa.Table
+    cells: Callable[[pa.ChunkedArray], pa.Array]
+
+
+def _read_list(file: Path, columns: Sequence[str], problems: Problems) -> _List | None:
+    """Some columns of a CSV or Parquet file; None where they cannot be had."""
+    try:
+        source = open_table(file, header=True)
+        if absent := absent_names(columns, source.names, "column"):
+            raise InputError(f"{file}: {told}" for told in absent)
+        batches = list(source.batches(1 << 20, columns))
+        if told := source.problems():
+            raise InputError(told)
+    except InputError as error:
+        problems.add(*error.problems)
+        return None
+    if not batches:
+        problems.add(f"{file}: must hold rows, got none")
+        return None
+    return _List(file, pa.concat_tables(batches).select(list(columns)), source.cells)
+
+
+def _text_of(table: _List, column: str, problems: Problems, *, spelled: bool = False) -> np.ndarray:
+    """(N,) text of a column, empty where a value is missing; spelled as labels are, or as it is written."""
+    values = one_array(table.rows[column])
+    try:
+        cells = table.cells(values) if spelled else as_cells(values)
+        if is_text(cells) and not spelled:
+            return cells.fill_null("").to_numpy(zero_copy_only=False)
+        words, codes = words_of(cells)
+    except UnsupportedType as error:
+        problems.add(f"{table.file}: the column {column!r} must hold text or numbers, got the type {error}; convert it")
+        return np.full(len(values), "?", object)
+    return np.array([*words, ""], object)[codes]
 
 
 def _read_csv(path: PathLike | None, columns: Sequence[Sequence[str]], problems: Problems) -> pd.DataFrame | None:

@@ -658,7 +658,7 @@ def _report(problem_of: dict[str, str], total: int, on_bad: str) -> None:
     more = f" and {len(problem_of) - 10:,} more" if len(problem_of) > 10 else ""
     problem = f"every image file must be readable, got {len(problem_of):,} of {total:,} that are not: {told}{more}"
     if on_bad == "raise":
-        raise InputError(f"{problem}; repair or remove them, or skip them with on_bad='skip'")
+        raise InputError(f"{problem}; repair or remove them, or skip them: --on-bad skip (on_bad='skip')")
     if len(problem_of) == total:
         raise InputError(f"{problem}; there is nothing left to go on with")
     warnings.warn(f"{problem}; going on without them", DoubtfulInputWarning, stacklevel=3)

@@ -109,8 +109,8 @@ class Prepared(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """What else a run should note about its data, as JSON types."""
 
-    def rows(self, fractions: Sequence[float], seed: int) -> dict[str, NDArray[np.int64]]:
-        """Which samples train, choose and report."""
+    def rows(self, fractions: Sequence[float] | None, seed: int) -> dict[str, NDArray[np.int64]]:
+        """Which samples train, choose and report; in the usual sizes where no fractions are given."""
 
     def problems(self, rows: Mapping[str, NDArray[np.int64]]) -> list[str]:
         """What is wrong with such splits."""

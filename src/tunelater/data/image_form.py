@@ -1,6 +1,7 @@
 """Images as a model takes them; see `data/forms.py`.
 
-They come as a folder for each class, as a CSV file of paths and labels, or as one of the paper's datasets.
+They come as a folder for each class, as a list of paths and labels (CSV or Parquet), or as one of the paper's datasets.
+Where there are several classes, one is the positive and the others are the negatives together.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from numpy.typing import NDArray
 
 from tunelater.config import Config, ImagesConfig
 from tunelater.data import benchmarks
-from tunelater.data.benchmarks import LabelledImages
+from tunelater.data.benchmarks import HELD_OUT, Classes, LabelledImages
+from tunelater.data.cells import some_of, spelling_of
 from tunelater.data.decoding import MAX_PIXELS, cache_images, decode_all, digests, equal_images, joined_groups
 from tunelater.data.forms import Data, Labelled
 from tunelater.data.images import ImageSplit
-from tunelater.data.imbalance import split_rows
+from tunelater.data.imbalance import OWN_FRACTIONS, split_rows
+from tunelater.data.tables import no_csv_columns
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
 
 PROTOCOLS = benchmarks.PROTOCOLS
@@ -36,6 +39,8 @@ PIECE = 256
 """Images that predicting holds at once."""
 PATH = "path"
 """The column of image files, unless told otherwise."""
+MOST_TOLD = 6
+"""Images that a message names."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,13 @@ class ImageSource:
     """Where images have their labels, and how their files are read.
 
     Args:
-        dataset: one of `benchmarks.DATASETS`, in the folder of data; None for a folder for each class, or a CSV file.
+        dataset: one of `benchmarks.DATASETS`, in the folder of data; None for a folder for each class, or a list.
         download: fetch the dataset into that folder first, where it can be.
         protocol: of a dataset: "held-out", or "paper" to choose on the test part, as the paper did.
-        path: of a CSV file, the column of the image files; by default the one that the run was fitted with, or "path".
-        folder: where those files are; by default the folder of the CSV file.
-        group: of a CSV file, the column of what a split must not tear apart: a patient, a lesion.
-        unlabelled: whether images without a row in the CSV file may lie beside those with one.
+        path: of a list, the column of the image files; by default the one that the run was fitted with, or "path".
+        folder: where those files are; by default the folder of the list.
+        group: of a list, the column of what a split must not tear apart: a patient, a lesion.
+        unlabelled: whether images without a row in the list may lie beside those with one, when fitting.
         cache: where decoded images are kept; by default the user's cache folder.
         on_bad: what to do about files that cannot be read: "raise", or "skip" to go on without them.
         max_pixels: the most that a file may have: what is larger is told as one that cannot be read.
@@ -84,7 +89,7 @@ class ImageSource:
         return list(problems)
 
     def of_a_list(self, target: str | None) -> str:
-        """What is set that only a CSV file of images has a use for, by its name on the command line and here."""
+        """What is set that only a list of images has a use for, by its name on the command line and here."""
         named: dict[str, Any] = {
             "--paths (path)": self.path,
             "--images (folder)": self.folder,
@@ -92,6 +97,17 @@ class ImageSource:
         }
         named |= {"--unlabelled (unlabelled)": self.unlabelled, "--target (target)": target}
         return ", ".join(name for name, value in named.items() if value)
+
+    def check_is_for(self, data: str | Path, target: str | None = None) -> None:
+        """That nothing is set which data of this form have no use for.
+
+        Raises:
+            InputError: settings for a list, and no list.
+        """
+        if Path(data).is_dir() and (told := self.of_a_list(target)):
+            raise InputError(
+                f"{data} is a folder, whose images have labels without a list: {told} is for a list (CSV or Parquet)"
+            )
 
     @property
     def cache_folder(self) -> Path:
@@ -110,7 +126,7 @@ class _Found:
     """Labelled images before any file is opened."""
 
     images: LabelledImages
-    labels: tuple[str, str]
+    classes: Classes
     in_test: NDArray[np.bool_] | None = None
     """Which are the owners' test part."""
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -118,20 +134,24 @@ class _Found:
 
 def _found(data: Data, target: str | None, positive: str | None, source: ImageSource, seed: int) -> _Found:
     if isinstance(data, pd.DataFrame):
-        raise InputError("images come as a folder, or a CSV file of paths and labels, got a data frame; write it down")
+        raise InputError("images come as a folder, or a list of paths and labels, got a data frame; write it down")
+    source.check_is_for(data, target)
     if source.dataset is not None:
         return _dataset(Path(data), positive, source, seed)
-    if positive is None:
-        raise InputError("say which class is the rare event: --positive (positive)")
-    if Path(data).is_dir():
-        if told := source.of_a_list(target):
-            raise InputError(
-                f"{data} is a folder, whose images have their labels from folders: {told} is for a CSV file"
-            )
+    folder = Path(data).is_dir()
+    problems = Problems()
+    problems.check(positive is not None, "say which class is the rare event: --positive (positive)")
+    problems.check(
+        folder or not benchmarks.is_image(Path(data)),
+        f"{data} is one image, without a label: give a folder with one for each class, or a list of paths and labels",
+    )
+    problems.check(folder or target is not None, f"{data}: say which column has the labels: --target (target)")
+    problems.raise_if_any()
+    assert positive is not None
+    if folder:
         return _Found(*benchmarks.labelled_folder(data, positive=positive))
-    if target is None:
-        raise InputError(f"{data}: say which column has the labels: --target (target)")
-    images, labels = benchmarks.labelled_table(
+    assert target is not None
+    images, classes = benchmarks.labelled_table(
         data,
         positive=positive,
         path=source.path or PATH,
@@ -140,7 +160,7 @@ def _found(data: Data, target: str | None, positive: str | None, source: ImageSo
         folder=source.folder,
         unlabelled=source.unlabelled,
     )
-    return _Found(images, labels)
+    return _Found(images, classes)
 
 
 def _dataset(folder: Path, positive: str | None, source: ImageSource, seed: int) -> _Found:
@@ -150,7 +170,8 @@ def _dataset(folder: Path, positive: str | None, source: ImageSource, seed: int)
         raise InputError(f"the positives of {benchmark.name} are {benchmark.classes[1]!r}, got {positive!r}")
     in_test = np.repeat([False, True], [len(benchmark.train), len(benchmark.test)])
     facts = {"dataset": source.dataset, "divided": benchmark.split, "shared_groups": benchmark.shared_groups}
-    return _Found(benchmark.whole, benchmark.classes, in_test, facts)
+    negative, positive = benchmark.classes
+    return _Found(benchmark.whole, Classes(positive, (negative,)), in_test, facts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +240,7 @@ class PreparedImages:
 
     @property
     def labels(self) -> tuple[str, str]:
-        return self.read.found.labels
+        return self.read.found.classes.labels
 
     @property
     def fingerprint(self) -> str:
@@ -248,17 +269,18 @@ class PreparedImages:
             return given
         return equal if given is None else joined_groups(given, equal)
 
-    def rows(self, fractions: Sequence[float], seed: int) -> dict[str, NDArray[np.int64]]:
+    def rows(self, fractions: Sequence[float] | None, seed: int) -> dict[str, NDArray[np.int64]]:
         in_test = self.read.found.in_test
         if in_test is None:
-            return split_rows(self.target, fractions, seed=seed, groups=self._groups)
-        train, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
-        if self.source.protocol == "paper":
-            return {"train": train, "validation": test, "test": test}
-        share = fractions[1] / (fractions[0] + fractions[1])
-        groups = None if self._groups is None else self._groups[train]
-        cut = split_rows(self.target[train], (1 - share, share, 0), seed=seed, groups=groups)
-        return {"train": train[cut["train"]], "validation": train[cut["validation"]], "test": test}
+            return split_rows(self.target, fractions or OWN_FRACTIONS, seed=seed, groups=self._groups)
+        return benchmarks.parted_rows(
+            self.target,
+            in_test,
+            protocol=self.source.protocol,
+            validation=HELD_OUT if fractions is None else fractions[1] / (fractions[0] + fractions[1]),
+            seed=seed,
+            groups=self._groups,
+        )
 
     def problems(self, rows: Mapping[str, NDArray[np.int64]]) -> list[str]:
         self._warn_of_equal(rows)
@@ -273,7 +295,8 @@ class PreparedImages:
             told.append(f"{n:,} images are copies of one another ({kinds:,} different ones); copies stay in one split")
         positives = np.bincount(equal, self.target)
         if (both := (positives > 0) & (positives < counts)).any():
-            told.append(f"{int(counts[both].sum()):,} equal images have both labels: correct them")
+            n, some = int(counts[both].sum()), self._some_of(equal, both)
+            told.append(f"{n:,} equal images have both labels: correct them, first {some}")
         if self.source.protocol != "paper":
             shared = np.isin(equal[rows["test"]], np.concatenate([equal[rows["train"]], equal[rows["validation"]]]))
             if shared.any():
@@ -284,10 +307,24 @@ class PreparedImages:
         for text in told:
             warnings.warn(text, DoubtfulInputWarning, stacklevel=4)
 
+    def _some_of(self, equal: NDArray[np.int64], kinds: NDArray[np.bool_]) -> str:
+        """A few of the images of these kinds with their labels, equal ones side by side."""
+        images, rows = self.read.found.images, np.flatnonzero(kinds[equal])
+        first = rows[np.argsort(equal[rows], kind="stable")][:MOST_TOLD]
+        names = [f"number {i + 1}" if images.paths is None else str(images.paths[i]) for i in first]
+        told = [f"{name} ({self.labels[k]})" for name, k in zip(names, self.target[first], strict=True)]
+        return ", ".join(told) + (f" and {len(rows) - len(first):,} more" if len(rows) > len(first) else "")
+
     def fitted(self, train: NDArray[np.int64], config: Config) -> tuple[ImageForm, ImageSplit]:
         assert config.images is not None
         form = ImageForm(
-            config.images, self.labels, self.source.dataset, self.source.path or PATH, self.column, config.seed
+            config.images,
+            self.labels,
+            self.source.dataset,
+            self.source.path or PATH,
+            self.column,
+            config.seed,
+            self.read.found.classes.negatives,
         )
         return form, self.read.split(config.images)
 
@@ -307,8 +344,8 @@ def find_images(
     """Images to fit on, and their labels; nothing is decoded.
 
     Args:
-        data: a folder with one for each class, a CSV file of paths and labels, or the folder of a dataset.
-        target: of a CSV file, the column of the labels.
+        data: a folder with one for each class, a list of paths and labels, or the folder of a dataset.
+        target: of a list, the column of the labels.
         positive: the label of the rare event; datasets know theirs.
         seed: of the split of a dataset whose owners give none.
 
@@ -346,9 +383,10 @@ class ImageForm:
         images: size and normalisation (and augmentation, which only training uses).
         labels: of the negatives and of the positives.
         dataset: the dataset that was trained on, if it was one.
-        path: of a CSV file, the column of image files.
-        target: of a CSV file, the column of labels.
+        path: of a list, the column of image files.
+        target: of a list, the column of labels.
         seed: of a dataset's split into training and test, where its owners give none.
+        negatives: the classes that the negatives are of; the label of the negatives, where it is one class.
     """
 
     name: ClassVar[str] = "images"
@@ -361,6 +399,7 @@ class ImageForm:
     path: str = PATH
     target: str | None = None
     seed: int = 0
+    negatives: tuple[str, ...] = ()
 
     @property
     def shape(self) -> Mapping[str, Any]:
@@ -368,7 +407,8 @@ class ImageForm:
 
     @property
     def told(self) -> str:
-        return "images as they are" if self.images.size is None else f"images of {self.images.size} pixels"
+        what = "images as they are" if self.images.size is None else f"images of {self.images.size} pixels"
+        return f"{what}, {self.labels[1]!r} against {_told_classes(*(self.negatives or self.labels[:1]))}"
 
     def digest(self) -> str:
         what: list[Any] = [self.images.size, list(self.images.mean), list(self.images.std), list(self.labels)]
@@ -383,7 +423,7 @@ class ImageForm:
             "path": self.path,
             "target": self.target,
         }
-        told |= {"seed": self.seed}
+        told |= {"seed": self.seed, "negatives": list(self.negatives)}
         (folder / "images.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -391,25 +431,35 @@ class ImageForm:
         assert images is not None
         told = json.loads((folder / "images.json").read_text(encoding="utf-8"))
         negative, positive = told["labels"]
-        return cls(images, (negative, positive), told["dataset"], told["path"], told["target"], told["seed"])
+        of_list = (told["dataset"], told["path"], told["target"])
+        return cls(images, (negative, positive), *of_list, told["seed"], tuple(told.get("negatives", ())))
 
     def labelled(self, data: Data, reading: ImageSource | None = None) -> Labelled:
+        if reading is not None and isinstance(data, str | Path):
+            reading.check_is_for(data)
         source = self._source(data, reading)
-        target = self.target if self.target is not None else "label"
+        target: str | None = self.target if self.target is not None else "label"
         positive = None if source.dataset is not None else self.labels[1]
-        by_folder = isinstance(data, str | Path) and Path(data).is_dir()
-        source = dataclasses.replace(source, path=None) if by_folder else source
-        found = _found(data, None if by_folder else target, positive, source, self.seed)
-        if found.labels != self.labels:
-            raise InputError(
-                f"{data} has the classes {' and '.join(map(repr, found.labels))}; the run was fitted on "
-                f"{' and '.join(map(repr, self.labels))}"
-            )
+        if isinstance(data, str | Path) and Path(data).is_dir():
+            source, target = dataclasses.replace(source, path=None, unlabelled=False), None
+        found = _found(data, target, positive, source, self.seed)
+        self._check_classes(data, found.classes)
         read = _read(found, self.images, source)
         return Labelled(read.split(self.images), read.hashes, read.fingerprint)
 
+    def _check_classes(self, data: Data, classes: Classes) -> None:
+        """Some of the run's negatives are enough: not every kind of them is in every lot."""
+        known = {spelling_of(name) for name in (*self.negatives, self.labels[0])}
+        same = spelling_of(classes.positive) == spelling_of(self.labels[1])
+        if not same or any(spelling_of(name) not in known for name in classes.negatives):
+            raise InputError(
+                f"{data} has the classes {_told_classes(*classes.negatives, classes.positive)}; the run was fitted on "
+                f"{_told_classes(*(self.negatives or self.labels[:1]), self.labels[1])}"
+            )
+
     def _reading(self, reading: ImageSource | None) -> ImageSource:
-        source = reading if reading is not None else ImageSource()
+        """Images without a label are left alone where nothing is learned from the others."""
+        source = dataclasses.replace(reading if reading is not None else ImageSource(), unlabelled=True)
         return source if source.path is not None else dataclasses.replace(source, path=self.path)
 
     def _source(self, data: Data, reading: ImageSource | None) -> ImageSource:
@@ -424,25 +474,35 @@ class ImageForm:
     def stream(
         self, data: str | Path, keep: Sequence[str], for_csv: bool, reading: ImageSource | None = None
     ) -> ImageFiles:
+        if reading is not None:
+            reading.check_is_for(data)
         source = self._reading(reading)
         if self.images.size is None:
             raise InputError("this run takes images as they are, and not files; fit again with a size (images.size)")
-        paths, kept = _listed(Path(data), keep, source)
+        paths, kept = _files_of(Path(data), keep, for_csv, source)
         return ImageFiles(self.images, paths, kept, source)
 
 
-def _listed(data: Path, keep: Sequence[str], source: ImageSource) -> tuple[list[Path], pa.Table]:
-    """The image files of a folder at any depth, or of a CSV file, and a table of what to hand on about each."""
-    if data.is_dir():
+def _told_classes(*names: str) -> str:
+    return " and ".join(map(repr, names)) if len(names) < 3 else some_of([repr(name) for name in names], 20)
+
+
+def _files_of(data: Path, keep: Sequence[str], for_csv: bool, source: ImageSource) -> tuple[list[Path], pa.Table]:
+    """The image files of a folder at any depth, of a list, or just one, and a table of what to hand on about each."""
+    if data.is_dir() or benchmarks.is_image(data):
         if keep:
-            raise InputError(f"a folder of images has no columns to keep, got {', '.join(keep)}; give a CSV file")
-        paths = benchmarks.image_files(data)
-        names = [os.fsencode(path.relative_to(data).as_posix()).decode("utf-8", "replace") for path in paths]
+            what = "a folder of images" if data.is_dir() else "an image"
+            raise InputError(f"{what} has no columns to keep, got {', '.join(keep)}; give a list (CSV or Parquet)")
+        if not data.exists():
+            raise InputError(f"{data}: there is no such file")
+        paths = benchmarks.image_files(data) if data.is_dir() else [data]
+        place = data if data.is_dir() else data.parent
+        names = [os.fsencode(path.relative_to(place).as_posix()).decode("utf-8", "replace") for path in paths]
         return paths, pa.table({"path": pa.array(names, pa.string())})
-    path = source.path or PATH
-    paths, table = benchmarks.paths_of_table(data, path, [*keep], folder=source.folder)
-    columns = dict.fromkeys([path, *keep])
-    return paths, pa.table({name: pa.array(table[name], pa.string()) for name in columns})
+    paths, table = benchmarks.paths_of_list(data, source.path or PATH, [*keep], folder=source.folder)
+    if for_csv and (told := no_csv_columns(table.schema)):
+        raise InputError(f"{data}: {problem}" for problem in told)
+    return paths, table
 
 
 class ImageFiles:

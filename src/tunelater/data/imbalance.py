@@ -16,11 +16,13 @@ import pandas as pd
 from tunelater.problems import Problems
 
 _SPLITS = ("train", "validation", "test")
+OWN_FRACTIONS = (0.6, 0.2, 0.2)
+"""Of data that come undivided: to train on, to choose on, to report on."""
 
 
 def split_rows(
     y: np.ndarray,
-    fractions: Sequence[float] = (0.6, 0.2, 0.2),
+    fractions: Sequence[float] = OWN_FRACTIONS,
     *,
     seed: int = 0,
     groups: Sequence[Any] | np.ndarray | pd.Series | None = None,

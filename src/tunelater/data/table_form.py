@@ -22,7 +22,7 @@ from tunelater.config import Config, ImagesConfig
 from tunelater.data import tables
 from tunelater.data.cells import some_of
 from tunelater.data.forms import Data, Labelled
-from tunelater.data.imbalance import split_rows
+from tunelater.data.imbalance import OWN_FRACTIONS, split_rows
 from tunelater.data.preprocessing import Preprocessor
 from tunelater.data.reading import read_table
 from tunelater.data.splits import TensorSplit
@@ -57,8 +57,8 @@ class PreparedTable:
     def facts(self) -> Mapping[str, Any]:
         return {}
 
-    def rows(self, fractions: Sequence[float], seed: int) -> dict[str, NDArray[np.int64]]:
-        return split_rows(self.target, fractions, seed=seed)
+    def rows(self, fractions: Sequence[float] | None, seed: int) -> dict[str, NDArray[np.int64]]:
+        return split_rows(self.target, fractions or OWN_FRACTIONS, seed=seed)
 
     def problems(self, rows: Mapping[str, NDArray[np.int64]]) -> list[str]:
         if self.weights is None:

@@ -175,7 +175,7 @@ def _label(column: pd.Series, positive: str, problems: Problems) -> tuple[np.nda
     common = [words[i] for i in np.argsort(-counts, kind="stable")]
     told = {word: f"{word!r} ({told_rows(int(n))})" for word, n in zip(words, counts, strict=True)}
     problems.add(*_problems_of_values(target, [told[word] for word in common], common))
-    chosen = _chosen(words, positive)
+    chosen = chosen_label(words, positive)
     if chosen is None and words:
         problems.add(_positive_not_there(target, positive, common))
     if chosen is None or len(words) != 2 or missing.size:
@@ -204,8 +204,12 @@ def _positive_not_there(target: str, positive: str, words: list[str]) -> str:
     )
 
 
-def _chosen(words: list[str], positive: str) -> str | None:
-    """The word that `positive` means: itself, else the only one that is the same number or truth value."""
+def chosen_label(words: Sequence[str], positive: str) -> str | None:
+    """The label that `positive` means: itself, else the only one that is the same number or truth value.
+
+    Args:
+        words: all labels, in the spelling of `cells.spelling_of`.
+    """
     wanted = spelling_of(str(positive).strip())
     if wanted in words:
         return wanted
@@ -543,12 +547,13 @@ def stream_table(
         problems.add(*(f"{path}: {told}" for told in absent_names(schema.columns, source.names, "column")))
         problems.add(*(f"{path}: {told}" for told in absent_names(keep, source.names, "column to keep,")))
         kept = pa.schema([source.schema.field(name) for name in keep if name in source.names])
-        problems.add(*(f"{path}: {told}" for told in _no_csv_columns(kept) if for_csv))
+        problems.add(*(f"{path}: {told}" for told in no_csv_columns(kept) if for_csv))
     problems.raise_if_any()
     return TableStream(tuple(source.names), kept, _streamed(source, schema, batch_rows, kept))
 
 
-def _no_csv_columns(columns: pa.Schema) -> list[str]:
+def no_csv_columns(columns: pa.Schema) -> list[str]:
+    """Why some columns cannot be kept in a CSV file."""
     return [
         f"column {column.name!r} of the type {column.type} cannot be kept in a CSV file; write Parquet (--out ending "
         "in .parquet), or do not keep it"
