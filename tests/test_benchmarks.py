@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from data_tables import problems_of
 from tunelater import vision
@@ -35,6 +36,7 @@ from tunelater.data.benchmarks import (
     parted_rows,
     paths_of_list,
 )
+from tunelater.data.decoding import decode
 from tunelater.data.imbalance import subsample
 from tunelater.problems import DoubtfulInputWarning
 
@@ -723,6 +725,19 @@ def test_files_that_are_not_read_as_images_are_told_and_side_files_are_not(tmp_p
     (told,) = problems_of(lambda: image_files(tmp_path / "x"))
     assert "must hold images" in told
     assert "got 2 .heic, 1 .dcm, 1 without a suffix" in told
+
+
+@pytest.mark.parametrize("suffix", benchmarks.IMAGE_SUFFIXES)
+def test_every_kind_that_counts_as_an_image_is_read(tmp_path: Path, suffix: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    frames = [Image.fromarray(pixels), Image.fromarray(255 - pixels)]
+    moving = {"save_all": True, "append_images": frames[1:]} if suffix == ".gif" else {}
+    grey = suffix == ".pgm"
+    (frames[0].convert("L") if grey else frames[0]).save(tmp_path / f"a{suffix}", **moving)
+    read = decode(tmp_path / f"a{suffix}", 8)
+    assert read.shape == (3, 8, 8)
+    if suffix in (".bmp", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".gif"):  # without loss; of a GIF the first frame
+        np.testing.assert_array_equal(read, pixels.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("protocol", benchmarks.PROTOCOLS)

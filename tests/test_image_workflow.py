@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from data_tables import problems_of
-from test_benchmarks import CIFAR10_FILES, fabricated, written_cifar
+from test_benchmarks import CIFAR10_FILES, fabricated, household, isic, written_cifar
 from tunelater import recipes
 from tunelater.cli import app
-from tunelater.config import Config
-from tunelater.data.benchmarks import dataset, labelled_folder
+from tunelater.config import Config, ModelConfig
+from tunelater.data.benchmarks import DATASETS, HELD_OUT, dataset, labelled_folder
 from tunelater.data.image_form import ImageForm, ImageSource
 from tunelater.problems import DoubtfulInputWarning, InputError
 from tunelater.runs import Run
@@ -481,6 +482,104 @@ def test_each_method_trains_on_each_form_from_the_command_line(
         assert (config.sam is not None) == ("sam" in method)
 
 
+def pictures(paths: Iterable[Path], seed: int = 0) -> None:
+    """Small pictures under these names, no two alike."""
+    rng = np.random.default_rng(seed)
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+
+
+def as_shipped(name: str, folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """The files of a dataset as its owners name and shape them, few and made up."""
+    if name.startswith("cifar10-"):
+        return written_cifar(folder, "cifar-10-batches-bin", fabricated(CIFAR10_FILES, {"labels": 10}, 100), patch)
+    if name == "cifar100-household":
+        return written_cifar(folder, "cifar-100-python", household(), patch)
+    folder.mkdir()
+    if name == "melanoma":
+        tables = isic(240)
+        for key, file in (
+            ("labels_2019", "2019_Training_GroundTruth"),
+            ("labels_2020", "2020_Training_GroundTruth"),
+            ("lesions_2019", "2019_Training_Metadata"),
+            ("duplicates_2020", "2020_Training_Duplicates"),
+        ):
+            tables[key].to_csv(folder / f"ISIC_{file}.csv", index=False)
+        pictures(folder / "ISIC_2019_Training_Input" / f"{name}.jpg" for name in tables["labels_2019"]["image"])
+        places = (
+            folder / "ISIC_2020_Training_JPEG" / "train" / f"{name}.jpg" for name in tables["labels_2020"].image_name
+        )
+        pictures(places, seed=1)
+    elif name == "aptos":
+        table = pd.DataFrame({"id_code": [f"{i:012x}" for i in range(80)], "diagnosis": [0, 0, 0, 1, 2, 3, 4, 0] * 10})
+        table.to_csv(folder / "train.csv", index=False)
+        pictures(folder / "train_images" / f"{code}.png" for code in table["id_code"])
+    else:
+        pictures(folder / "train" / f"{kind}.{i}.jpg" for kind in ("cat", "dog") for i in range(1_030))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    list(zip(DATASETS, [*recipes.METHODS, *recipes.METHODS], strict=False)),
+)
+def test_each_dataset_trains_and_is_known_again_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, method: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = as_shipped(name, tmp_path / "data", monkeypatch)
+    small = ("--backbone", "resnet32", "--size", SIZE, "--epochs", 1, "--cache", "cache")
+    told = invoked("fit", folder, "--dataset", name, "--method", method, "--beta", 2, *small, "--out", "run")
+    assert "Chosen on" in invoked(*next_of(told))
+    run = Run.load("run")
+    recipe = recipes.shortened(recipes.for_dataset(name, method), 1)
+    assert recipe.images is not None
+    images = dataclasses.replace(recipe.images, size=SIZE)
+    assert run.config == dataclasses.replace(recipe, model=ModelConfig("resnet32"), images=images)
+    n_negative, n_positive = run.data["class_counts"]
+    assert n_positive == n_negative // 2 or n_negative == 2 * n_positive
+    benchmark = dataset(name, folder)
+    assert run.data["splits"]["test"]["rows"] == len(benchmark.test)
+    assert run.form.labels == benchmark.classes
+    n = run.data["splits"]["validation"]["rows"]
+    assert n / len(benchmark.train) == pytest.approx(HELD_OUT, abs=0.06)
+
+
+@pytest.mark.parametrize("method", recipes.METHODS)
+@pytest.mark.parametrize("name", DATASETS)
+def test_each_dataset_has_a_recipe_of_each_method(name: str, method: str) -> None:
+    config = recipes.for_dataset(name, method)
+    assert recipes.with_method(recipes.for_dataset(name), method) == config
+    assert config.loss == method.split("+")[0]
+    assert bool(config.lambdas.free) == ("lct" in method)
+    assert (config.sam is not None) == ("sam" in method)
+    assert Config.from_toml(config.to_toml()) == config
+
+
+def test_a_dataset_of_many_positives_is_told_what_makes_them_rare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pd.DataFrame({"id_code": [f"{i:03}" for i in range(60)], "diagnosis": [0, 1, 2] * 20})
+    table.to_csv(tmp_path / "train.csv", index=False)
+    pictures(tmp_path / "train_images" / f"{code}.png" for code in table["id_code"])
+    common = ("--dataset", "aptos", "--backbone", "resnet32", "--size", SIZE, "--epochs", 1, "--cache", tmp_path / "c")
+    told = invoked("fit", tmp_path, *common, "--out", tmp_path / "run")
+    assert "'retinopathy' is the more frequent one" in told
+    assert "--beta 10 (beta)" in told
+    assert "--positive" not in told
+    assert "more frequent" not in invoked("fit", tmp_path, *common, "--beta", 3, "--out", tmp_path / "rare")
+
+
+def test_the_share_to_choose_on_follows_the_fractions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = as_shipped("cifar10-animal-vehicle", tmp_path / "data", monkeypatch)
+    common = ("--dataset", "cifar10-animal-vehicle", "--size", SIZE, "--epochs", 1)
+    invoked("fit", folder, *common, "--split", "0.5,0.3,0.2", "--out", tmp_path / "run")
+    sizes = {name: n["rows"] for name, n in Run.load(tmp_path / "run").data["splits"].items()}
+    assert sizes["test"] == 100
+    assert sizes["validation"] / (sizes["train"] + sizes["validation"]) == pytest.approx(0.3 / 0.8, abs=0.01)
+
+
 def test_the_released_recipe_clips_sams_first_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cifar = written_cifar(tmp_path, "cifar-10-batches-bin", fabricated(CIFAR10_FILES, {"labels": 10}), monkeypatch)
     options = ("--dataset", "cifar10-animal-vehicle", "--method", "vs+sam", "--epochs", 1)
@@ -498,6 +597,21 @@ def test_the_command_line_goes_from_a_folder_to_predictions(place: Path, tmp_pat
     assert "on 18 test images" in invoked("evaluate", run, folder, "--at", tmp_path / "point.json", *cache)
     done = invoked("predict", run, folder / "fine", "--at", tmp_path / "point.json", "--out", tmp_path / "r.csv")
     assert "60 images" in done
+
+
+def test_how_lists_are_read_is_refused_where_nothing_reads_a_list(place: Path, tmp_path: Path, run: Run) -> None:
+    point = ("--at", tmp_path / "point.json")
+    for command in (
+        ("tune", "--maximize", "f1"),
+        ("evaluate", *point),
+        ("predict", *point, "--out", tmp_path / "r.csv"),
+    ):
+        name, *options = command
+        told = "\n".join(refused(name, run.path, tmp_path / "t.csv", *options, "--paths", "file", "--images", "x"))
+        assert "--paths (path), --images (folder) is for a run on images, got one on a table" in told
+    given = ("--positive", "cracked", "--backbone", "resnet32", "--no-header", "--out", tmp_path / "run")
+    (told,) = refused("fit", place / "parts", *given)
+    assert "--no-header (header=False) is for tables" in told
 
 
 def test_options_for_images_are_refused_for_a_table(tmp_path: Path) -> None:

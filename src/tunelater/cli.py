@@ -390,7 +390,7 @@ def predict(
     """Score new rows or images at an operating point and decide on them.
 
     The result has a row for each row of DATA, or for each image in it: probability, log-odds and prediction. Files
-    larger than memory are fine.
+    larger than memory are fine. Images come as a folder, at any depth, as a list (--paths), or as a single file.
     """
     with _reported():
         from tunelater.workflow import predict as run_predict

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from tunelater import recipes, vision
 from tunelater.config import Config
 from tunelater.data.forms import Data, Labelled, Prepared
-from tunelater.data.image_form import ImageSource, find_images, prepare_images
+from tunelater.data.image_form import ImageForm, ImageSource, find_images, prepare_images
 from tunelater.data.imbalance import problems_of_beta, problems_of_fractions, subsample
 from tunelater.data.reading import checked_file
 from tunelater.data.splits import Split, Splits, class_counts
@@ -213,6 +213,7 @@ def tune(
     found.add(*problems_of_needs(maximize=maximize, minimize=minimize, cost=cost, subject_to=subject_to, prior=prior))
     found.add(*problems_of_draws(bootstrap=bootstrap))
     loaded = _loaded(run, data, found)
+    found.add(*_problems_of_reading(loaded, images))
     if loaded is not None:
         with problems_of(found):
             lambdas = loaded.config.lambdas.grid(grid)
@@ -289,6 +290,7 @@ def evaluation(
     found = Problems()
     found.add(*problems_of_draws(bootstrap=bootstrap))
     loaded = _loaded(run, data, found)
+    found.add(*_problems_of_reading(loaded, images))
     point = _point(at, loaded, found)
     if loaded is not None:
         with problems_of(found):
@@ -343,6 +345,7 @@ def predict(
     found.add(*_problems_of_result(Path(out), [data, run, at], force))
     found.add(*_problems_of_kept(keep))
     loaded = _loaded(run, data, found, frames=False)
+    found.add(*_problems_of_reading(loaded, images))
     point = _point(at, loaded, found)
     if loaded is not None:
         with problems_of(found):
@@ -397,6 +400,13 @@ def _loaded(run: Run | str | Path, data: Data, problems: Problems, *, frames: bo
         with problems_of(problems):
             checked_file(data)
     return None
+
+
+def _problems_of_reading(run: Run | None, images: ImageSource | None) -> list[str]:
+    """What is said of a list of images to a run that reads none."""
+    if run is None or images is None or run.form.name == ImageForm.name or not (told := images.of_a_list(None)):
+        return []
+    return [f"{told} is for a run on images, got one on a {run.form.name}; leave it out"]
 
 
 def _point(at: OperatingPoint | str | Path, run: Run | None, problems: Problems) -> OperatingPoint | None:
@@ -512,6 +522,7 @@ def _prepared(
     if isinstance(data, str | Path) and not Path(data).exists() and not (images is not None and images.download):
         found.add(f"{data}: there is no such file or folder")
     elif images is not None or (isinstance(data, str | Path) and Path(data).is_dir()):
+        found.check(header, "--no-header (header=False) is for tables: lists of images need a line of column names")
         return _prepared_images(data, target, positive, config, weight, images or ImageSource(), found)
     else:
         found.check(config is None or config.images is None, "the config is one for images, got a table")
