@@ -1,0 +1,329 @@
+"""What results say of methods, under protocols that are always named.
+
+* "paper": the best value *on the test part* over all settings and lambdas, each a mean over seeds. It flatters whoever
+  has more candidates.
+* "held-out": setting and lambda are chosen on the validation part, for each seed; so is the threshold, where a metric
+  has one. The value is the test part's.
+* "matched trainings" and "matched candidates": the held-out value that is to be expected of so many settings, or so
+  many pairs of a setting and a lambda, drawn at random: the same number for every method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+from scipy.special import expit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from paper.learning import LOWER_IS_BETTER, best
+from paper.methods import METHODS, Length
+from paper.store import Result
+from tunelater.distributions import keyed_rng
+from tunelater.metrics import Ranking, auc, average_precision, evaluate
+
+Protocol = Literal["paper", "held-out", "matched trainings", "matched candidates"]
+PROTOCOLS: tuple[Protocol, ...] = ("paper", "held-out", "matched trainings", "matched candidates")
+Floats = NDArray[np.float64]
+
+TRANSFERRED: Mapping[str, str] = {
+    "best_f1": "f1",
+    "best_balanced_accuracy": "balanced_accuracy",
+    "precision@recall>=0.99": "precision@recall>=0.99",
+}
+"""What a metric with a threshold is called where the threshold comes from the validation part."""
+
+
+class Key(NamedTuple):
+    """What is compared: a method on a dataset at an imbalance ratio."""
+
+    dataset: str
+    beta: float | None
+    method: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """The results of one length, by what is compared."""
+
+    length: Length
+    results: Mapping[Key, Sequence[Result]]
+
+    def of(self, dataset: str, beta: float | None, method: str) -> Sequence[Result]:
+        return self.results.get(Key(dataset, beta, method), ())
+
+
+def studies(results: Iterable[Result]) -> list[Study]:
+    """Results by length, that of most results first: trainings of different lengths are not compared."""
+    by_length: dict[Length, dict[Key, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        trial = result.trial
+        by_length[trial.length][Key(trial.dataset, trial.beta, trial.method)].append(result)
+    found = [Study(length, dict(keys)) for length, keys in by_length.items()]
+    return sorted(found, key=lambda study: (-sum(map(len, study.results.values())), str(study.length)))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of a table.
+
+    Args:
+        value: mean over seeds.
+        std: of the seeds; NaN of fewer than two.
+        seeds: how many.
+        settings: how many of the method's settings have a result.
+        candidates: how many values were chosen among.
+        hours: of all trainings that it took.
+    """
+
+    value: float
+    std: float
+    seeds: int
+    settings: int
+    candidates: int
+    hours: float
+
+    @property
+    def whole(self) -> bool:
+        return self.seeds >= 3
+
+
+class Pick(NamedTuple):
+    """A candidate of a result."""
+
+    result: Result
+    candidate: int
+
+
+def cell(
+    results: Sequence[Result], metric: str, protocol: Protocol, *, kind: str = "logits", budget: int | None = None
+) -> Cell | None:
+    """A method's number on a dataset; None without results.
+
+    Args:
+        metric: of `learning.METRICS`.
+        kind: "logits", "softmax" or "posterior".
+        budget: settings, or candidates, under a protocol that matches them.
+    """
+    if not results:
+        return None
+    by_seed = _by_seed(results)
+    settings = len({result.trial.setting for result in results})
+    candidates = sum(len(r.values("test", kind, metric)) for r in next(iter(by_seed.values())))
+    hours = sum(result.hours for result in results)
+    if protocol == "paper":
+        value, per_seed = _best_on_test(results, metric, kind)
+    else:
+        n = budget if protocol.startswith("matched") else None
+        whole = protocol == "matched trainings"
+        per_seed = np.array([_held_out(some, metric, kind, n, whole) for some in by_seed.values()])
+        value = float(per_seed.mean())
+    std = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else math.nan
+    return Cell(value, std, len(per_seed), settings, candidates, hours)
+
+
+def _by_seed(results: Sequence[Result]) -> dict[int, list[Result]]:
+    by_seed: dict[int, list[Result]] = defaultdict(list)
+    for result in results:
+        by_seed[result.trial.seed].append(result)
+    return dict(sorted(by_seed.items()))
+
+
+def _best_on_test(results: Sequence[Result], metric: str, kind: str) -> tuple[float, Floats]:
+    """The best mean over seeds, and its values: of the settings that have most seeds."""
+    by_setting: dict[object, list[Floats]] = defaultdict(list)
+    for result in results:
+        by_setting[result.trial.setting].append(result.values("test", kind, metric))
+    most = max(map(len, by_setting.values()))
+    tables = [np.stack(rows) for rows in by_setting.values() if len(rows) == most]
+    means = [table.mean(axis=0) for table in tables]
+    tops = [mean[best(mean, metric)] for mean in means]
+    first = best(np.array(tops), metric)
+    return float(tops[first]), tables[first][:, best(means[first], metric)]
+
+
+def told(result: Result, metric: str, kind: str) -> Floats:
+    """(L,) what is reported of candidates that were chosen on the validation part."""
+    if metric in TRANSFERRED and kind == "logits":
+        return result.values("transferred", "logits", TRANSFERRED[metric])
+    return result.values("test", kind, metric)
+
+
+def pick(results: Sequence[Result], metric: str, kind: str = "logits") -> Pick:
+    """The candidate of one seed's results that is best on the validation part."""
+    values = [result.values("validation", kind, metric) for result in results]
+    first = best(np.array([v[best(v, metric)] for v in values]), metric)
+    return Pick(results[first], best(values[first], metric))
+
+
+def _held_out(results: Sequence[Result], metric: str, kind: str, budget: int | None, whole: bool) -> float:
+    chosen_on = [result.values("validation", kind, metric) for result in results]
+    reported = [told(result, metric, kind) for result in results]
+    if whole:  # each training counts once, with its own best lambda
+        tops = [best(values, metric) for values in chosen_on]
+        chosen_on = [values[[top]] for values, top in zip(chosen_on, tops, strict=True)]
+        reported = [values[[top]] for values, top in zip(reported, tops, strict=True)]
+    on, report = np.concatenate(chosen_on), np.concatenate(reported)
+    return expected_of_best(on, report, budget or len(on), higher_is_better=metric not in LOWER_IS_BETTER)
+
+
+def expected_of_best(chosen_on: Floats, reported: Floats, n: int, *, higher_is_better: bool = True) -> float:
+    """The mean, over all ways to draw n of the N candidates, of what is reported of the best drawn one.
+
+    In the order from best to worst, the i-th is the best of C(N - 1 - i, n - 1) of the C(N, n) draws.
+    """
+    total = len(chosen_on)
+    n = min(n, total)
+    order = np.argsort(-chosen_on if higher_is_better else chosen_on, kind="stable")
+    share, shares = n / total, []
+    for i in range(total - n + 1):
+        shares.append(share)
+        share *= (total - n - i) / (total - 1 - i) if total - 1 - i else 0.0
+    return float(np.array(shares) @ reported[order[: len(shares)]])
+
+
+# ----------------------------------------------------------------------------------------------------------- comparing
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method beside its baseline on the same test samples.
+
+    Args:
+        value: the method's minus the baseline's, a mean over seeds.
+        low, high: 95% interval of the paired bootstrap.
+        p: two-sided, of no difference.
+        adjusted: p by Holm's method for all comparisons of the table.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    adjusted: float = math.nan
+
+
+COMPARED = ("auc", "average_precision", "brier")
+
+
+def difference(
+    ours: Sequence[Result], theirs: Sequence[Result], metric: str, *, resamples: int = 2000, seed: int = 0
+) -> Difference | None:
+    """The paired difference of two methods' held-out choices; None where they have no seed in common.
+
+    Test samples are resampled within each class and seeds as they come, both in pairs.
+    """
+    one, two = _by_seed(ours), _by_seed(theirs)
+    shared = [s for s in one if s in two]
+    if not shared:
+        return None
+    weights = None
+    rows = []
+    for s in shared:
+        pair = [pick(some[s], metric) for some in (one, two)]
+        scores = [choice.result.scores("test", choice.candidate) for choice in pair]
+        target = scores[0][1]
+        if weights is None:
+            weights = _resampled(target, resamples, seed)
+        rows.append(np.subtract(*(_values(values, target, metric, weights) for values, _ in scores)))
+    table = np.stack(rows)  # (seeds, 1 + resamples); the first is of the samples as they are
+    rng = keyed_rng(seed, "bootstrap", 1)
+    drawn = rng.integers(0, len(table), (len(table), resamples))
+    means = table[drawn, np.arange(1, resamples + 1)].mean(axis=0)
+    low, high = np.quantile(means, [0.025, 0.975])
+    p = 2 * min((np.count_nonzero(means <= 0) + 1), (np.count_nonzero(means >= 0) + 1)) / (resamples + 1)
+    return Difference(float(table[:, 0].mean()), float(low), float(high), min(1.0, float(p)))
+
+
+def _resampled(target: NDArray[np.int8], resamples: int, seed: int) -> Floats:
+    """(1 + resamples, N) how often each sample is drawn; once each in the first row."""
+    rng, weights = keyed_rng(seed, "bootstrap"), np.ones((1 + resamples, len(target)))
+    for c in (0, 1):
+        rows = np.flatnonzero(target == c)
+        weights[1:, rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
+    return weights
+
+
+def _values(scores: Floats, target: NDArray[np.int8], metric: str, weights: Floats) -> Floats:
+    if metric == "brier":
+        return weights @ (expit(scores) - target) ** 2 / weights.sum(axis=1)
+    ranking, area = Ranking(scores, target), {"auc": auc, "average_precision": average_precision}[metric]
+    pieces = [area(ranking.curve(some)) for some in np.array_split(weights, max(1, len(weights) // 250))]
+    return np.concatenate(pieces)[:, 0]
+
+
+def holm(differences: Mapping[object, Difference]) -> dict[object, Difference]:
+    """The differences with p-values adjusted for their number, which keeps the chance of any false one at its level."""
+    adjusted, largest = {}, 0.0
+    ranked = sorted(differences.items(), key=lambda item: item[1].p)
+    for i, (key, d) in enumerate(ranked):
+        largest = max(largest, min(1.0, (len(ranked) - i) * d.p))
+        adjusted[key] = Difference(d.value, d.low, d.high, d.p, largest)
+    return {key: adjusted[key] for key in differences}
+
+
+# --------------------------------------------------------------------------------------------------- added afterwards
+
+
+CALIBRATIONS = ("softmax", "link", "temperature", "Platt", "isotonic")
+
+
+def calibrated(choice: Pick) -> dict[str, tuple[float, float]]:
+    """Brier score and log-loss on the test part, by where the probability comes from.
+
+    "softmax" is that of the logits, "link" the loss's own; the others are fitted to the validation part's logits.
+    """
+    (on, on_target), (test, target) = (
+        choice.result.scores(split, choice.candidate) for split in ("validation", "test")
+    )
+    linked = result.scores("test", candidate, "posterior")[0]
+    temperature = optimize.minimize_scalar(
+        lambda t: float(np.logaddexp(0, np.where(on_target == 1, -1, 1) * on * math.exp(t)).mean()), bounds=(-8, 4)
+    )
+    platt = LogisticRegression(C=1e6).fit(_standard(on, on)[:, None], on_target)
+    rising = IsotonicRegression(y_min=1e-4, y_max=1 - 1e-4, out_of_bounds="clip").fit(on, on_target)
+    steps = rising.predict(test)
+    log_odds = {
+        "softmax": test,
+        "link": linked,
+        "temperature": test * math.exp(float(temperature.x)),
+        "Platt": platt.decision_function(_standard(test, on)[:, None]),
+        "isotonic": np.log(steps) - np.log1p(-steps),
+    }
+    values = evaluate(np.stack([log_odds[name] for name in CALIBRATIONS]), target, metrics=["brier", "log_loss"])
+    return {name: (float(values["brier"][i]), float(values["log_loss"][i])) for i, name in enumerate(CALIBRATIONS)}
+
+
+def _standard(values: Floats, like: Floats) -> Floats:
+    return (values - like.mean()) / (like.std() or 1.0)
+
+
+def ensemble(results: Sequence[Result], metric: str) -> tuple[float, int] | None:
+    """The metric of the mean log-odds of the seeds' held-out choices, and of how many; None of fewer than two seeds."""
+    picks = [pick(some, metric) for some in _by_seed(results).values()]
+    if len(picks) < 2:
+        return None
+    scores, targets = zip(*(p.result.scores("test", p.candidate, "posterior") for p in picks), strict=True)
+    mean = np.mean(scores, axis=0)[None].astype(np.float64)
+    return float(evaluate(mean, targets[0], metrics=[metric])[metric][0]), len(picks)
+
+
+def saturation(results: Sequence[Result], metric: str = "auc") -> tuple[float, float] | None:
+    """How much lower a ranking metric is from a float32 softmax than from the logits it saturates: mean and largest
+    over all candidates of all results."""
+    gaps = [r.values("test", "logits", metric) - r.values("test", "softmax", metric) for r in results]
+    if not gaps:
+        return None
+    together = np.concatenate(gaps)
+    return float(together.mean()), float(together[np.argmax(np.abs(together))])
+
+
+def baseline_of(method: str) -> str | None:
+    return METHODS[method].baseline
