@@ -114,26 +114,27 @@ def cell(
     """
     if not results:
         return None
-    by_seed = _by_seed(results)
+    seeds = by_seed(results)
     settings = len({result.trial.setting for result in results})
-    candidates = sum(len(r.values("test", kind, metric)) for r in next(iter(by_seed.values())))
+    candidates = sum(len(r.values("test", kind, metric)) for r in next(iter(seeds.values())))
     hours = sum(result.hours for result in results)
     if protocol == "paper":
         value, per_seed = _best_on_test(results, metric, kind)
     else:
         n = budget if protocol.startswith("matched") else None
         whole = protocol == "matched trainings"
-        per_seed = np.array([_held_out(some, metric, kind, n, whole) for some in by_seed.values()])
+        per_seed = np.array([_held_out(some, metric, kind, n, whole) for some in seeds.values()])
         value = float(per_seed.mean())
     std = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else math.nan
     return Cell(value, std, len(per_seed), settings, candidates, hours)
 
 
-def _by_seed(results: Sequence[Result]) -> dict[int, list[Result]]:
-    by_seed: dict[int, list[Result]] = defaultdict(list)
+def by_seed(results: Sequence[Result]) -> dict[int, list[Result]]:
+    """Results by the seed of the training, in the order of seeds."""
+    found: dict[int, list[Result]] = defaultdict(list)
     for result in results:
-        by_seed[result.trial.seed].append(result)
-    return dict(sorted(by_seed.items()))
+        found[result.trial.seed].append(result)
+    return dict(sorted(found.items()))
 
 
 def _best_on_test(results: Sequence[Result], metric: str, kind: str) -> tuple[float, Floats]:
@@ -220,7 +221,7 @@ def difference(
 
     Test samples are resampled within each class and seeds as they come, both in pairs.
     """
-    one, two = _by_seed(ours), _by_seed(theirs)
+    one, two = by_seed(ours), by_seed(theirs)
     shared = [s for s in one if s in two]
     if not shared:
         return None
@@ -280,9 +281,8 @@ def calibrated(choice: Pick) -> dict[str, tuple[float, float]]:
 
     "softmax" is that of the logits, "link" the loss's own; the others are fitted to the validation part's logits.
     """
-    (on, on_target), (test, target) = (
-        choice.result.scores(split, choice.candidate) for split in ("validation", "test")
-    )
+    result, candidate = choice
+    (on, on_target), (test, target) = (result.scores(split, candidate) for split in ("validation", "test"))
     linked = result.scores("test", candidate, "posterior")[0]
     temperature = optimize.minimize_scalar(
         lambda t: float(np.logaddexp(0, np.where(on_target == 1, -1, 1) * on * math.exp(t)).mean()), bounds=(-8, 4)
@@ -307,7 +307,7 @@ def _standard(values: Floats, like: Floats) -> Floats:
 
 def ensemble(results: Sequence[Result], metric: str) -> tuple[float, int] | None:
     """The metric of the mean log-odds of the seeds' held-out choices, and of how many; None of fewer than two seeds."""
-    picks = [pick(some, metric) for some in _by_seed(results).values()]
+    picks = [pick(some, metric) for some in by_seed(results).values()]
     if len(picks) < 2:
         return None
     scores, targets = zip(*(p.result.scores("test", p.candidate, "posterior") for p in picks), strict=True)

@@ -134,7 +134,8 @@ def _boosting(trial: Trial, data: Data, folder: Path | None, stop: Stop | None, 
     )
     trees.fit(
         *train,
-        eval_set=[validation],
+        eval_X=validation[0],
+        eval_y=validation[1],
         eval_metric="binary_logloss",
         callbacks=[lightgbm.early_stopping(50, verbose=False)],
     )

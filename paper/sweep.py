@@ -9,7 +9,8 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ import torch
 
 from paper import data as data_of_trials
 from paper import learning
-from paper.methods import Trial
+from paper.methods import ABLATION, APPENDIX_F, COLUMNS, METHODS, PAPER, PEERS, Length, Trial, trials
 from paper.store import ATTEMPTS, Store, reason_of
 from tunelater.problems import InputError
 from tunelater.training import TrainingInterrupted
@@ -243,6 +244,32 @@ def _is_death(error: Exception) -> bool:
     )
 
 
+# ---------------------------------------------------------------------------------------------------------------- queue
+
+
+def queue(folder: Path, length: Length) -> Plan:
+    """The paper's trainings whose data is there, most valuable first: automobile-truck with VS and VS + LCT, the rest
+    of Table 4, then the other methods and datasets by what they cost."""
+    first = COLUMNS["cifar10-auto-truck"]
+    pairs = [(first, METHODS[name]) for name in ("vs", "vs+lct")]
+    pairs += [(first, METHODS[name]) for name in ("vs+lct-film", "focal", "focal+lct", "focal+lct-film")]
+    pairs += [(first, METHODS[name]) for name in ("vs+sam", "vs+sam+lct", "vs+sam+lct-film")]
+    rest = [(c, m) for c in COLUMNS.values() for m in (*PAPER, *ABLATION, *APPENDIX_F, *PEERS) if (c, m) not in pairs]
+    ranked = sorted(rest, key=lambda pair: (pair[1] not in PAPER, cost(trials([pair[0]], [pair[1]], settings=1)[0])))
+    found: list[tuple[Trial, str]] = []
+    absent: set[str] = set()
+    for column, method in [*pairs, *ranked]:
+        if column.dataset in absent:
+            continue
+        try:
+            found += plan(trials([column], [method], length=length), folder)
+        except InputError:
+            absent.add(column.dataset)
+    if not found:
+        raise InputError(f"{folder} has none of the paper's datasets: name the folder that has (--data)")
+    return Plan(tuple(t for t, _ in found), tuple(i for _, i in found))
+
+
 # -------------------------------------------------------------------------------------------------------------- telling
 
 
@@ -294,3 +321,32 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def status(planned: Plan, store: Store) -> str:
+    """What is done, running, failed, stopped in the middle and missing, by dataset and method."""
+    failures = store.failures()
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for trial, identity in planned:
+        beta = "" if trial.beta is None else f" β={trial.beta:g}"
+        counts[f"{trial.dataset}{beta}", trial.method][_state(identity, store, failures.keys())] += 1
+    states = ("done", "running", "stopped", "failed", "missing")
+    width = max(len(f"{dataset}  {method}") for dataset, method in counts)
+    lines = [f"{'':{width}}" + "".join(f"{state:>9}" for state in states)]
+    for (dataset, method), count in counts.items():
+        lines.append(f"{f'{dataset}  {method}':{width}}" + "".join(f"{count[state] or '':>9}" for state in states))
+    total: Counter[str] = sum(counts.values(), Counter())
+    lines.append(f"{'in all':{width}}" + "".join(f"{total[state] or '':>9}" for state in states))
+    here = {identity for _, identity in planned}
+    lines += [f"failed {i}: {f['reason']}" for i, f in failures.items() if i in here]
+    return "\n".join(lines)
+
+
+def _state(identity: str, store: Store, failed: Collection[str]) -> str:
+    if store.done(identity):
+        return "done"
+    if store.is_claimed(identity):
+        return "running"
+    if identity in failed:
+        return "failed"
+    return "stopped" if store.work(identity).is_dir() else "missing"
