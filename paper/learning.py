@@ -136,6 +136,7 @@ def _boosting(trial: Trial, data: Data, folder: Path | None, stop: Stop | None, 
         *train,
         eval_X=validation[0],
         eval_y=validation[1],
+        eval_class_weight=["balanced"] if balanced else None,  # or the unweighted loss would stop at a few trees
         eval_metric="binary_logloss",
         callbacks=[lightgbm.early_stopping(50, verbose=False)],
     )

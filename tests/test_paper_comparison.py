@@ -1,0 +1,315 @@
+"""Protocols, differences and tables of the study, on made-up results."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+from sklearn.metrics import roc_auc_score
+
+from paper import comparison, tables
+from paper.comparison import Difference, cell, difference, expected_of_best, holm
+from paper.learning import Candidates, measure, worth_keeping
+from paper.methods import METHODS, Length, Trial
+from paper.store import Result, Store
+from tunelater.problems import InputError
+
+SHORT = Length(epochs=2)
+
+
+def made_up(
+    store: Store,
+    method: str = "vs",
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    settings: int = 4,
+    gain: float = 1.0,
+    dataset: str = "synthetic",
+    beta: float | None = None,
+    n: int = 300,
+    length: Length = SHORT,
+) -> None:
+    """Results whose positives score higher by `gain`, on the same samples for all."""
+    splits = enumerate(("validation", "test"))
+    target = {split: (np.random.default_rng(7 + i).random(n) < 0.2).astype(np.int8) for i, split in splits}
+    for seed in seeds:
+        for i, setting in enumerate(METHODS[method].settings(settings)):
+            rng = np.random.default_rng([seed, i, len(method)])
+            trial = Trial(dataset, beta, method, tuple(setting.items()), seed, length)
+            lambdas = trial.lambdas()
+            n_lambdas = len(next(iter(lambdas.values()), [0]))
+            logits = {s: (rng.normal(size=(n_lambdas, n)) + gain * y - 1).astype(np.float32) for s, y in target.items()}
+            found = Candidates(lambdas, target, logits, {s: z * 0.5 for s, z in logits.items()})
+            values = measure(found)
+            record = {
+                "trial": trial.record(),
+                "data": {"fingerprint": "f", "sizes": {}},
+                "lambdas": {name: v.tolist() for name, v in lambdas.items()},
+                "metrics": values,
+                "kept": worth_keeping(values),
+                "seconds": {"all": 36.0},
+            }
+            store.put(trial.identity("f"), record, found)
+
+
+def results(store: Store, method: str = "vs") -> list[Result]:
+    return [r for r in store.results() if r.trial.method == method]
+
+
+# ------------------------------------------------------------------------------------------------------------ protocols
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+@pytest.mark.parametrize("n", [1, 2, 4, 7])
+def test_the_expected_choice_is_the_mean_over_all_draws(n: int, higher_is_better: bool) -> None:
+    rng = np.random.default_rng(n)
+    on, reported = rng.normal(size=7), rng.normal(size=7)
+    sign = 1 if higher_is_better else -1
+    each = [reported[max(some, key=lambda i: sign * on[i])] for some in itertools.combinations(range(7), n)]
+    assert expected_of_best(on, reported, n, higher_is_better=higher_is_better) == pytest.approx(np.mean(each))
+
+
+def test_the_papers_protocol_takes_the_best_mean_over_seeds_on_the_test_part(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, "vs+lct")
+    found = results(store, "vs+lct")
+    table: dict[object, list[np.ndarray]] = {}
+    for result in found:
+        table.setdefault(result.trial.setting, []).append(result.values("test", "logits", "auc"))
+    expected = max(np.mean(rows, axis=0).max() for rows in table.values())
+    got = cell(found, "auc", "paper")
+    assert got is not None
+    assert got.value == pytest.approx(expected)
+    assert (got.seeds, got.settings, got.candidates) == (3, 4, 80)
+    assert got.hours == pytest.approx(12 * 0.01)
+
+
+def test_the_held_out_protocol_never_looks_at_the_test_part_to_choose(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, "vs+lct")
+    found = results(store, "vs+lct")
+    expected = []
+    for seed in (0, 1, 2):
+        pairs = [
+            (v, t)
+            for r in found
+            if r.trial.seed == seed
+            for v, t in zip(r.values("validation", "logits", "brier"), r.values("test", "logits", "brier"), strict=True)
+        ]
+        expected.append(min(pairs)[1])
+    got = cell(found, "brier", "held-out")
+    assert got is not None
+    assert got.value == pytest.approx(np.mean(expected))
+    assert got.std == pytest.approx(np.std(expected, ddof=1))
+
+
+def test_a_metric_of_a_threshold_has_the_validation_parts_threshold_when_held_out(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, settings=1, seeds=(0,))
+    (found,) = results(store)
+    got = cell([found], "best_f1", "held-out")
+    assert got is not None
+    assert got.value == found.values("transferred", "logits", "f1")[0]
+    assert got.value < found.values("test", "logits", "best_f1")[0]
+
+
+def test_matched_budgets_at_their_ends(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, "vs+lct")
+    found = results(store, "vs+lct")
+    whole, all_trainings = cell(found, "auc", "held-out"), cell(found, "auc", "matched trainings", budget=4)
+    one = cell(found, "auc", "matched candidates", budget=1)
+    assert whole is not None
+    assert all_trainings is not None
+    assert one is not None
+    assert all_trainings.value == pytest.approx(whole.value)
+    assert one.value == pytest.approx(np.mean([r.values("test", "logits", "auc").mean() for r in found]))
+
+
+def test_nothing_is_made_of_no_results() -> None:
+    assert cell([], "auc", "paper") is None
+
+
+# ---------------------------------------------------------------------------------------------------------- differences
+
+
+def test_a_better_method_is_told_from_an_equal_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, "vs", gain=1.0)
+    made_up(store, "vs+lct", gain=2.0)
+    made_up(store, "focal", gain=1.0)
+    ours, theirs, equal = (results(store, name) for name in ("vs+lct", "vs", "focal"))
+    better, none = difference(ours, theirs, "auc"), difference(equal, theirs, "auc")
+    assert better is not None
+    assert none is not None
+    assert better.low > 0
+    assert better.p < 0.01
+    assert none.low < 0 < none.high
+    assert none.p > 0.05
+    reversed_ = difference(theirs, ours, "auc")
+    assert reversed_ is not None
+    assert reversed_.value == pytest.approx(-better.value)
+
+
+@pytest.mark.parametrize("metric", ["auc", "average_precision", "brier"])
+def test_a_difference_is_that_of_the_held_out_choices(metric: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, "vs")
+    made_up(store, "vs+lct", gain=1.3)
+    ours, theirs = results(store, "vs+lct"), results(store, "vs")
+    got, one, two = difference(ours, theirs, metric), cell(ours, metric, "held-out"), cell(theirs, metric, "held-out")
+    assert got is not None
+    assert one is not None
+    assert two is not None
+    assert got.value == pytest.approx(one.value - two.value, abs=2e-4)  # scores are kept in 16 bits
+    assert got.low < got.value < got.high
+
+
+def test_resampled_values_are_those_of_a_slow_loop() -> None:
+    rng = np.random.default_rng(0)
+    target = (rng.random(200) < 0.3).astype(np.int8)
+    scores = rng.normal(size=200) + target
+    weights = comparison._resampled(target, 5, 0)
+    for metric, slow in (("auc", roc_auc_score), ("average_precision", reference.average_precision_score)):
+        values = comparison._values(scores, target, metric, weights)
+        for value, weight in zip(values, weights, strict=True):
+            rows = np.repeat(np.arange(200), weight.astype(int))
+            assert value == pytest.approx(slow(target[rows], scores[rows]))
+    assert (weights[:, target == 1].sum(axis=1) == target.sum()).all()
+
+
+def test_holm_is_a_step_down() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random(8) ** 3
+    adjusted = holm({i: Difference(0, 0, 0, float(value)) for i, value in enumerate(p)})
+    order, largest = np.argsort(p), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1, (8 - rank) * p[i]))
+        assert adjusted[int(i)].adjusted == pytest.approx(largest)
+
+
+def test_without_a_seed_in_common_there_is_no_difference(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, "vs", seeds=(0,))
+    made_up(store, "vs+lct", seeds=(1,))
+    assert difference(results(store, "vs+lct"), results(store, "vs"), "auc") is None
+
+
+# ----------------------------------------------------------------------------------------------------- added afterwards
+
+
+def test_calibration_fitted_to_the_validation_part_mends_scores_that_are_twice_too_sure(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    log_odds = {s: rng.normal(-1, 1.5, size=4000) for s in ("validation", "test")}
+    target = {s: (rng.random(4000) < 1 / (1 + np.exp(-z))).astype(np.int8) for s, z in log_odds.items()}
+    logits = {s: (3 * z[None]).astype(np.float32) for s, z in log_odds.items()}
+    found = Candidates({}, target, logits, {s: z[None].astype(np.float32) for s, z in log_odds.items()})
+    values = measure(found)
+    trial = Trial("synthetic", None, "ce", (), 0)
+    record = {
+        "trial": trial.record(), "data": {}, "lambdas": {}, "metrics": values, "kept": worth_keeping(values),
+        "seconds": {"all": 1.0},
+    }  # fmt: skip
+    store = Store(tmp_path)
+    store.put("ab12", record, found)
+    got = comparison.calibrated(comparison.pick(store.results(), "brier"))
+    for name in ("temperature", "Platt", "isotonic"):
+        assert got[name][0] == pytest.approx(got["link"][0], abs=2e-3)
+    assert got["softmax"][0] > got["link"][0] + 0.01
+    assert got["softmax"][1] > got["link"][1] + 0.1
+
+
+def test_an_ensemble_of_noisy_members_is_better_than_they_are(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, settings=1, gain=1.0)
+    found = results(store)
+    together, single = comparison.ensemble(found, "auc"), cell(found, "auc", "held-out")
+    assert together is not None
+    assert single is not None
+    assert together[1] == 3
+    assert together[0] > single.value + 0.03
+    assert comparison.ensemble(found[:1], "auc") is None
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def test_lengths_are_studies_of_their_own(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, settings=4)
+    made_up(store, settings=1, length=Length(epochs=9))
+    long, short = comparison.studies(store.results())
+    assert (long.length.epochs, short.length.epochs) == (2, 9)
+    assert sum(map(len, long.results.values())) == 12
+    assert sum(map(len, short.results.values())) == 3
+
+
+def test_the_papers_numbers_are_beside_ours_and_what_is_incomplete_says_of_how_many(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, "vs", dataset="cifar10-automobile-truck", beta=100, seeds=(0, 1))
+    made_up(store, "vs+lct", dataset="cifar10-automobile-truck", beta=100, settings=16, gain=3.0)
+    (study,) = comparison.studies(store.results())
+    table = tables.metric_table(study, "table-3-paper", "auc", "AUC", "paper")
+    rows = dict(table.rows)
+    truck = table.columns.index("Auto Truck")
+    assert rows["VS"][truck].text.endswith(" / 0.918 (4x2)")
+    assert rows["VS + LCT"][truck].text.endswith(" / 0.930")
+    assert rows["VS + LCT"][truck].best
+    assert rows["VS + LCT"][truck].better
+    assert not rows["VS"][truck].better
+    assert rows["Focal"][truck].text == "– / 0.929"
+    assert rows["Focal"][0].text == "– / 0.985"
+    value = cell(study.of("cifar10-automobile-truck", 100, "vs"), "auc", "paper")
+    assert value is not None
+    assert rows["VS"][truck].value == value.value
+    assert "12 of 54" not in table.markdown()
+    assert "2 of 54 cells have results." in table.markdown()
+
+
+def test_every_form_of_a_table_has_every_number(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for method in ("vs", "vs+lct", "vs+lct-film"):
+        made_up(store, method)
+    (study,) = comparison.studies(store.results())
+    written = tables.write(study, tmp_path / "tables")
+    names = {path.stem for path in written}
+    for number in ("3", "4", "13", "14", "15", "16", "17"):
+        for protocol in ("paper", "held-out", "matched-trainings", "matched-candidates"):
+            assert f"table-{number}-{protocol}" in names
+    assert {"differences-auc", "calibration", "ensembles", "saturation", "hours", "peers-auc"} <= names
+    for name in names:
+        md, text, tex = (
+            (tmp_path / "tables" / f"{name}.{suffix}").read_text("utf-8") for suffix in ("md", "csv", "tex")
+        )
+        rows = [line for line in md.splitlines() if line.startswith("|")][2:]
+        assert {line.count("|") for line in rows} == {md.splitlines()[2].count("|")}
+        values = list(csv.DictReader(text.splitlines()))
+        assert len(values) == len(rows) * (rows[0].count("|") - 2)
+        assert any(math.isfinite(float(row["value"])) for row in values if row["value"])
+        assert tex.count(r"\\") == len(rows) + 1
+    assert {path.stem for path in tables.write(study, tmp_path / "one", "table-3")} == {
+        f"table-3-{p}" for p in ("paper", "held-out", "matched-trainings", "matched-candidates")
+    }
+
+
+def test_special_characters_are_latexs() -> None:
+    entry = tables.Entry("0.5 ± 0.1 [2_3]", 0.5, best=True)
+    text = tables.Table("t", "50% of β >= 1", ["a_b"], [("x", [entry])]).latex()
+    assert r"\textbf{0.5} $\pm$ 0.1 [2\_3]" in text
+    assert r"50\% of $\beta$ $\geq$ 1" in text
+
+
+def test_scores_that_were_not_kept_are_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, "vs+lct", settings=1, seeds=(0,))
+    (found,) = results(store, "vs+lct")
+    missing = next(i for i in range(20) if i not in found.record["kept"])
+    with pytest.raises(InputError, match=f"got {missing}"):
+        found.scores("test", missing)
+    assert math.isfinite(found.hours)
