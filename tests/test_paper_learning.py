@@ -115,7 +115,7 @@ def test_boosted_trees_with_class_weights_say_their_posterior_without_them() -> 
     means = [float((1 / (1 + np.exp(-log_odds))).mean()) for log_odds in (
         plain.posterior["test"], weighted.posterior["test"], weighted.logits["test"]
     )]  # fmt: skip
-    assert means[0] == pytest.approx(share, rel=0.2)
+    assert means[0] == pytest.approx(share, rel=0.4)
     assert abs(means[1] - share) < abs(means[2] - share) / 2
 
 
