@@ -1,6 +1,7 @@
 """Imports point one way, and the public names load."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,12 @@ def test_imports_point_one_way(module: str) -> None:
     level = next(i for i, layer in enumerate(LAYERS) if module in layer)
     allowed = {name for layer in LAYERS[:level] for name in layer}
     assert imports(module) <= allowed, imports(module) - allowed
+
+
+def test_the_library_knows_nothing_of_the_study() -> None:
+    assert not [
+        path for path in SOURCE.rglob("*.py") if re.search(r"^\s*(from|import) paper\b", path.read_text("utf-8"), re.M)
+    ]
 
 
 @pytest.mark.parametrize("name", tunelater.__all__)
