@@ -5,6 +5,7 @@ A model gives L candidates, one for each lambda that it is evaluated at, each of
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ def _network(trial: Trial, data: Data, folder: Path | None, stop: Stop | None, d
 
 
 def _fabric(device: str, precision: Any) -> Fabric:
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # not a notice for every trial
     if device == "auto":
         return Fabric(accelerator="auto", devices=1, precision=precision)
     kind, _, index = device.partition(":")

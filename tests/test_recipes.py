@@ -4,10 +4,11 @@ import dataclasses
 import itertools
 
 import pytest
+import torch
 
 from data_tables import problems_of
 from tunelater import recipes
-from tunelater.config import AveragingConfig, Config
+from tunelater.config import AveragingConfig, Config, FiLMConfig
 from tunelater.data.benchmarks import DATASETS
 from tunelater.models import build
 from tunelater.recipes import METHODS, RECIPES, aptos, cifar, for_dataset, melanoma, shortened, with_method
@@ -32,12 +33,16 @@ def test_every_dataset_has_its_family(name: str) -> None:
     assert trunk == ("resnet32" if "cifar" in name else "convnext_tiny" if name == "aptos" else "resnext50_32x4d")
 
 
-def test_film_has_the_papers_or_the_codes_number_of_parameters() -> None:
-    """Section 5.1 counts 8,448 for one of FiLM's two networks, without biases."""
-    for recipe, biases in (("paper", 0), ("released", 128 + 64)):
-        film = build(cifar("vs+lct", recipe=recipe)).film
-        assert sum(p.numel() for p in film.parameters()) == 2 * (8_448 + biases)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_film_has_the_codes_number_of_parameters_and_tells_samples_apart_at_lambda_zero(recipe: str) -> None:
+    """Section 5.1 counts 8,448 for one of FiLM's two networks, without biases; then all logits are equal at zero."""
+    model = build(cifar("vs+lct", recipe=recipe))
+    assert sum(p.numel() for p in model.film.parameters()) == 2 * (8_448 + 128 + 64)
     assert build(cifar("vs")).film is None
+    zero, features = {"gamma": 0.0, "tau": 0.0}, torch.randn(5, 64)
+    assert float(model.logits(features, zero).detach().std(dim=0).min()) > 0
+    bare = dataclasses.replace(cifar("vs+lct"), film=FiLMConfig(bias=False))
+    assert float(build(bare).logits(features, zero).detach().std(dim=0).max()) == 0
 
 
 @pytest.mark.parametrize(("family", "place"), [(cifar, "features"), (melanoma, "logits")])

@@ -120,7 +120,8 @@ class FiLMConfig:
     rescale: bool = False
     """Map lambda to [0, 1] before FiLM sees it."""
     bias: bool = True
-    """Whether FiLM's layers have biases, as in the paper's released code."""
+    """Whether FiLM's layers have biases, as in the paper's released code. Without them, and without `rescale`, sigma
+    and mu are 0 at lambda = 0: with the paper's start, a model that tells nothing apart there."""
 
     def problems(self) -> list[str]:
         problems = Problems()

@@ -95,7 +95,7 @@ def cifar(method: str = "vs+lct", *, recipe: str = "paper", seed: int = 0) -> Co
     released = recipe == "released"
     config = Config(
         model=ModelConfig("resnet32"),
-        film=_film(recipe),
+        film=_film(),
         images=ImagesConfig(
             size=32,
             crop="pad",
@@ -134,7 +134,7 @@ def melanoma(method: str = "vs+lct", *, recipe: str = "paper", seed: int = 0) ->
     _check(method, recipe)
     config = Config(
         model=ModelConfig("resnext50_32x4d", {"pretrained": True}),
-        film=_film(recipe, "logits" if recipe == "released" else "features"),
+        film=_film("logits" if recipe == "released" else "features"),
         images=_medical(size=256),
         optimizer=OptimizerConfig("sgd", learning_rate=0.01, weight_decay=1e-3, momentum=0.9),
         schedule=ScheduleConfig("multistep", milestones=(5,), factor=0.1),
@@ -160,7 +160,7 @@ def aptos(method: str = "vs+lct", *, recipe: str = "paper", seed: int = 0) -> Co
     _check(method, recipe, known=("paper",))
     config = Config(
         model=ModelConfig("convnext_tiny", {"pretrained": True}),
-        film=_film(recipe),
+        film=_film(),
         images=_medical(size=224),
         optimizer=OptimizerConfig("adam", learning_rate=5e-5, weight_decay=0.0),
         schedule=ScheduleConfig("cosine"),
@@ -189,9 +189,10 @@ def _check(method: str, recipe: str, known: tuple[str, ...] = RECIPES) -> None:
     problems.raise_if_any()
 
 
-def _film(recipe: str, placement: Literal["features", "logits"] = "features") -> FiLMConfig:
-    """The paper counts FiLM's parameters without biases; the released code has them."""
-    return FiLMConfig(placement=placement, hidden=128, start="paper", rescale=False, bias=recipe == "released")
+def _film(placement: Literal["features", "logits"] = "features") -> FiLMConfig:
+    """As the released code has it, with biases. The paper's text counts parameters without, which cannot be meant: at
+    lambda = (0, 0), where it evaluates, FiLM without biases gives sigma = mu = 0, and every sample the same logits."""
+    return FiLMConfig(placement=placement, hidden=128, start="paper", rescale=False, bias=True)
 
 
 def _averaging(recipe: str) -> AveragingConfig | None:
