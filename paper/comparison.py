@@ -32,6 +32,8 @@ from tunelater.metrics import Ranking, auc, average_precision, evaluate
 Protocol = Literal["paper", "held-out", "matched trainings", "matched candidates"]
 PROTOCOLS: tuple[Protocol, ...] = ("paper", "held-out", "matched trainings", "matched candidates")
 Floats = NDArray[np.float64]
+Setting = tuple[tuple[str, str], ...]
+"""Of a trial: the name and the text of each hyperparameter."""
 
 TRANSFERRED: Mapping[str, str] = {
     "best_f1": "f1",
@@ -137,13 +139,33 @@ def by_seed(results: Sequence[Result]) -> dict[int, list[Result]]:
     return dict(sorted(found.items()))
 
 
-def _best_on_test(results: Sequence[Result], metric: str, kind: str) -> tuple[float, Floats]:
-    """The best mean over seeds, and its values: of the settings that have most seeds."""
-    by_setting: dict[object, list[Floats]] = defaultdict(list)
+def by_setting(results: Iterable[Result]) -> dict[Setting, list[Result]]:
+    """Results by setting, in the order in which settings come."""
+    found: dict[Setting, list[Result]] = defaultdict(list)
     for result in results:
-        by_setting[result.trial.setting].append(result.values("test", kind, metric))
-    most = max(map(len, by_setting.values()))
-    tables = [np.stack(rows) for rows in by_setting.values() if len(rows) == most]
+        found[result.trial.setting].append(result)
+    return dict(found)
+
+
+def comparable(results: Sequence[Result]) -> list[Result]:
+    """As many results as can be compared by their means: each setting's first n seeds, of the settings that have n.
+
+    A mean over fewer seeds than the others' would win by its noise; and the first setting that gets one seed more,
+    while a sweep goes on, must not push all others out. So n is what keeps most results, the smaller of equals.
+    """
+    settings = by_setting(sorted(results, key=lambda result: result.trial.seed)).values()
+    most = max(map(len, settings), default=0)
+    n = max(range(1, 1 + most), key=lambda n: n * sum(len(some) >= n for some in settings), default=0)
+    first = {id(result) for some in settings if len(some) >= n for result in some[:n]}
+    return [result for result in results if id(result) in first]
+
+
+def _best_on_test(results: Sequence[Result], metric: str, kind: str) -> tuple[float, Floats]:
+    """The best mean over seeds, and its values: of the `comparable` settings."""
+    tables = [
+        np.stack([result.values("test", kind, metric) for result in some])
+        for some in by_setting(comparable(results)).values()
+    ]
     means = [table.mean(axis=0) for table in tables]
     tops = [mean[best(mean, metric)] for mean in means]
     first = best(np.array(tops), metric)

@@ -90,6 +90,23 @@ def test_the_papers_protocol_takes_the_best_mean_over_seeds_on_the_test_part(tmp
     assert got.hours == pytest.approx(12 * 0.01)
 
 
+def test_as_many_results_as_can_be_are_compared_by_means_over_equally_many_seeds(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store)
+    found = sorted(results(store), key=lambda r: (r.trial.seed, r.trial.setting))  # as a sweep makes them
+    for n in range(1, 13):
+        some = found[:n]
+        kept = comparison.comparable(some[::-1])
+        counts = {len(seeds) for seeds in comparison.by_setting(kept).values()}
+        assert len(counts) == 1
+        by_hand = {k: k * sum(len(s) >= k for s in comparison.by_setting(some).values()) for k in (1, 2, 3)}
+        assert len(kept) == max(by_hand.values())
+        assert all(r.trial.seed < max(counts) for r in kept)
+    one_more = cell(found[:5], "auc", "paper")
+    assert one_more is not None
+    assert one_more.value == pytest.approx(max(r.values("test", "logits", "auc")[0] for r in found[:4]))
+
+
 def test_the_held_out_protocol_never_looks_at_the_test_part_to_choose(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made_up(store, "vs+lct")
