@@ -138,7 +138,8 @@ def _boosting(trial: Trial, data: Data, folder: Path | None, stop: Stop | None, 
         *train,
         eval_X=validation[0],
         eval_y=validation[1],
-        eval_class_weight=["balanced"] if balanced else None,  # or the unweighted loss would stop at a few trees
+        # unweighted, the loss would stop at a few trees; a name of weights is allowed, which its types don't know
+        eval_class_weight=["balanced"] if balanced else None,  # type: ignore[list-item]
         eval_metric="binary_logloss",
         callbacks=[lightgbm.early_stopping(50, verbose=False)],
     )
@@ -162,12 +163,10 @@ def _arrays(split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 def _libauc(trial: Trial, data: Data, folder: Path | None, stop: Stop | None, device: str) -> Candidates:
     from paper import libauc_losses
 
-    lambdas, model = libauc_losses.trained(trial, data, _fabric(device, "32-true").device, stop)
-    logits = {}
-    for name, split in _evaluated(data).items():
-        logits[name] = _row(libauc_losses.margins(model, split))
+    model = libauc_losses.trained(trial, data, _fabric(device, "32-true").device, stop)
+    logits = {name: _row(libauc_losses.margins(model, split)) for name, split in _evaluated(data).items()}
     # Its scores stand for no posterior; calibration on the validation part is what makes one of them.
-    return Candidates(lambdas, _targets(data), logits, dict(logits))
+    return Candidates({}, _targets(data), logits, dict(logits))
 
 
 # ----------------------------------------------------------------------------------------------------------- measuring

@@ -278,7 +278,7 @@ class Trial:
         return METHODS[self.method]
 
     def config(self) -> Config:
-        """What the network is trained with.
+        """What the network is trained with; for another learner all but its loss and what that has to tune.
 
         Raises:
             InputError: settings that make no sense.
@@ -288,11 +288,11 @@ class Trial:
         for name, text in self.setting:
             if "." in name:
                 changes[name] = text
-            else:
+            elif self.kind.learner == "network":
                 space[name] = parse_distribution(text)
         config = dataclasses.replace(
             base,
-            loss=self.kind.loss,
+            loss=self.kind.loss if self.kind.learner == "network" else "cross_entropy",
             lambdas=LambdaSpace(**space),
             model=dataclasses.replace(base.model, head="cosine") if self.kind.loss == "ldam" else base.model,
             film=base.film if self.kind.film else None,
@@ -331,7 +331,8 @@ class Trial:
 
     def lambdas(self) -> dict[str, np.ndarray]:
         """(L,) values of each hyperparameter that the model is evaluated at."""
-        trained = {name: parse_distribution(text).mean for name, text in self.setting if "." not in name}
+        named = [pair for pair in self.setting if "." not in pair[0] and self.kind.learner == "network"]
+        trained = {name: parse_distribution(text).mean for name, text in named}
         axes = {name: self.kind.inference.get(name, (mean,)) for name, mean in trained.items()}
         product = list(itertools.product(*axes.values()))
         return {name: np.array([values[i] for values in product]) for i, name in enumerate(axes)}
