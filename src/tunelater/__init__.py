@@ -7,7 +7,10 @@ The public names load on first use, so that importing the package costs nothing.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # as type checkers know it, without importing `typing`, which takes a while
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 

@@ -1,15 +1,16 @@
 """Ctrl-C before anything is there to report it: one line and exit code 130, not a traceback of imports.
 
-Nothing heavy is imported here, because the command's entry point starts with it.
+The command's entry point starts with it, so nothing is imported here that takes time.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 def quiet() -> None:
@@ -18,17 +19,17 @@ def quiet() -> None:
         signal.signal(signal.SIGINT, _end)
 
 
-@contextmanager
-def raised() -> Iterator[None]:
-    """Ctrl-C as a KeyboardInterrupt again, so that what is unfinished can be cleaned up."""
-    if signal.getsignal(signal.SIGINT) is not _end:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, _end)
+class raised:
+    """A context in which Ctrl-C is a KeyboardInterrupt again, so that what is unfinished can be cleaned up."""
+
+    def __enter__(self) -> None:
+        self._quiet = signal.getsignal(signal.SIGINT) is _end
+        if self._quiet:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *_: object) -> None:
+        if self._quiet:
+            signal.signal(signal.SIGINT, _end)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
