@@ -99,8 +99,8 @@ def train(
         fabric: a launched Fabric for several devices or nodes; by default one device, the GPU where there is one.
         folder: where checkpoint.pt and metrics.csv (and TensorBoard events, if it is installed) go; None keeps nothing.
         resume: go on from the checkpoint in `folder`, if there is one.
-        checkpoint_seconds: how often to write one in the middle of an epoch; after an epoch one is written where a
-            twelfth of that has passed. One is also written when SIGINT or SIGTERM arrives.
+        checkpoint_seconds: how often to write one in the middle of an epoch. One is also written when SIGINT or SIGTERM
+            arrives.
         on_epoch: called with each row of the history, for progress bars.
         stop: asked with the number of finished steps after each; True stops as a signal would.
 
@@ -157,8 +157,7 @@ def train(
             asked_to_stop |= signalled() or (stop is not None and bool(stop(step + 1)))
             flags = asked_to_stop, checkpoints.due()
             stopping, due = _anywhere(fabric, *flags) if alone or looking else (False, False)
-            over = out_of_patience or step + 1 == batches.steps
-            if over or due or stopping or (ends_epoch and checkpoints.worth_it()):
+            if ends_epoch or due or stopping:
                 progress.step = batches.steps if out_of_patience else step + 1
                 progress.epoch_loss = epoch_loss.total()
                 if not math.isfinite(progress.epoch_loss):
@@ -547,10 +546,6 @@ class _Checkpoints:
 
     def due(self) -> bool:
         return self._folder is not None and time.monotonic() - self._saved > self._seconds
-
-    def worth_it(self) -> bool:
-        """After an epoch, which may have taken less time than writing it down does."""
-        return time.monotonic() - self._saved > self._seconds / 12
 
     def save(self, learner: _Learner, progress: _Progress) -> None:
         self._saved = time.monotonic()
