@@ -93,11 +93,14 @@ def _network(trial: Trial, data: Data, folder: Path | None, stop: Stop | None, d
 
 
 def _fabric(device: str, precision: Any) -> Fabric:
-    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # not a notice for every trial
-    if device == "auto":
-        return Fabric(accelerator="auto", devices=1, precision=precision)
     kind, _, index = device.partition(":")
-    return Fabric(accelerator=kind, devices=[int(index)] if index else 1, precision=precision)
+    logger = logging.getLogger("lightning_fabric.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # no notice of bfloat16 for every trial
+    try:
+        return Fabric(accelerator=kind, devices=[int(index)] if index else 1, precision=precision)
+    finally:
+        logger.setLevel(level)
 
 
 def _evaluated(data: Data) -> dict[str, Split]:

@@ -507,10 +507,8 @@ def as_shipped(name: str, folder: Path, patch: pytest.MonkeyPatch) -> Path:
         ):
             tables[key].to_csv(folder / f"ISIC_{file}.csv", index=False)
         pictures(folder / "ISIC_2019_Training_Input" / f"{name}.jpg" for name in tables["labels_2019"]["image"])
-        places = (
-            folder / "ISIC_2020_Training_JPEG" / "train" / f"{name}.jpg" for name in tables["labels_2020"].image_name
-        )
-        pictures(places, seed=1)
+        (folder / "train").mkdir()  # the competition has DICOM files there
+        pictures((folder / "jpeg" / "train" / f"{name}.jpg" for name in tables["labels_2020"].image_name), seed=1)
     elif name == "aptos":
         table = pd.DataFrame({"id_code": [f"{i:012x}" for i in range(80)], "diagnosis": [0, 0, 0, 1, 2, 3, 4, 0] * 10})
         table.to_csv(folder / "train.csv", index=False)
@@ -612,6 +610,29 @@ def test_how_lists_are_read_is_refused_where_nothing_reads_a_list(place: Path, t
     given = ("--positive", "cracked", "--backbone", "resnet32", "--no-header", "--out", tmp_path / "run")
     (told,) = refused("fit", place / "parts", *given)
     assert "--no-header (header=False) is for tables" in told
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (
+            ("--paths", "path", "--target", "y", "--group", "y"),
+            "--target and --group are columns of their own, got 'y'",
+        ),
+        (("--paths", "y", "--target", "y"), "--paths and --target are columns of their own, got 'y'"),
+    ],
+)
+def test_a_column_has_one_part(columns: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    pd.DataFrame({"path": ["a.png", "b.png"], "y": [0, 1]}).to_csv(tmp_path / "t.csv", index=False)
+    given = ("--positive", "1", "--backbone", "resnet32", "--out", tmp_path / "run")
+    (line,) = refused("fit", tmp_path / "t.csv", *columns, *given)
+    assert told in line
+
+
+def test_a_method_and_another_loss_contradict_each_other(place: Path, tmp_path: Path) -> None:
+    given = ("--positive", "cracked", "--backbone", "resnet32", "--out", tmp_path / "run")
+    (line,) = refused("fit", place / "parts", *given, "--method", "focal", "--loss", "vs")
+    assert "--method focal trains with loss focal, got --loss vs too" in line
 
 
 def test_options_for_images_are_refused_for_a_table(tmp_path: Path) -> None:

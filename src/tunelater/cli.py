@@ -601,6 +601,11 @@ def _settings(
         if asked.bits is not None and base.images is not None:
             base = dataclasses.replace(base, images=dataclasses.replace(base.images, bits=asked.bits))
     if asked.method is not None:
+        loss = asked.method.partition("+")[0]
+        problems.check(
+            asked.loss is None or asked.method not in recipes.METHODS or asked.loss == loss,
+            f"--method {asked.method} trains with loss {loss}, got --loss {asked.loss} too: leave one of them out",
+        )
         with problems_of(problems):
             base = recipes.with_method(base, asked.method, recipe=recipe)
     if asked.epochs is not None and asked.epochs > 0:

@@ -25,7 +25,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -889,6 +889,9 @@ def _in_tables(
     problems: Problems,
 ) -> tuple[list[LabelledImages], Classes]:
     path, target, group = columns
+    for (one, a), (two, b) in combinations(zip(("--paths", "--target", "--group"), columns, strict=True), 2):
+        problems.check(a != b, f"{one} and {two} are columns of their own, got {a!r} for both")
+    problems.raise_if_any()
     tables = [_read_list(file, list(filter(None, columns)), problems) for file in files]
     if None in tables:
         raise InputError(problems)
@@ -985,10 +988,13 @@ def _melanoma_in(folder: Path, seed: int) -> Benchmark:
     def optional(name: str) -> Path | None:
         return folder / name if (folder / name).exists() else None
 
-    labels_2019 = found("ISIC_2019_Training_GroundTruth.csv")
-    labels_2020 = found("ISIC_2020_Training_GroundTruth.csv", "train.csv")
-    images_2019 = found("ISIC_2019_Training_Input")
-    images_2020 = found("ISIC_2020_Training_JPEG/train", "ISIC_2020_Training_JPEG", "train")
+    # The owners' names; then those of the competition, and of the copies of both years that have folds.
+    labels_2019 = found("ISIC_2019_Training_GroundTruth.csv", "isic2019/train.csv")
+    labels_2020 = found("ISIC_2020_Training_GroundTruth.csv", "train.csv", "isic2020/train.csv")
+    images_2019 = found("ISIC_2019_Training_Input", "isic2019/train")
+    images_2020 = found(
+        "ISIC_2020_Training_JPEG/train", "ISIC_2020_Training_JPEG", "jpeg/train", "train", "isic2020/train"
+    )
     problems.raise_if_any()
     return melanoma(
         labels_2019,
