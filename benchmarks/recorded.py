@@ -33,7 +33,7 @@ import pandas as pd
 import torch
 
 from tunelater import recipes
-from tunelater.config import Config, ScheduleConfig
+from tunelater.config import Config, FiLMConfig, ScheduleConfig
 from tunelater.data.image_form import ImageSource
 from tunelater.data.splits import Split
 from tunelater.metrics import evaluate
@@ -59,7 +59,7 @@ def config_of(task: str, method: str, epochs: int, seed: int, weights: str | Non
     config = recipes.with_method(recipes.shortened(config, epochs), method)
     if task == "cifar":  # the recipe's two milestones suit its 500 epochs, and cost 0.06 AUC at 15
         config = dataclasses.replace(config, schedule=ScheduleConfig("cosine", warmup_epochs=1.0))
-    return dataclasses.replace(config, early_stopping=None, precision="bf16-mixed")
+    return dataclasses.replace(config, film=FiLMConfig(), early_stopping=None, precision="bf16-mixed")
 
 
 def lambdas_of(config: Config) -> dict[str, np.ndarray]:
