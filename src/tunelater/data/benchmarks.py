@@ -891,7 +891,8 @@ def _in_tables(
     path, target, group = columns
     for (one, a), (two, b) in combinations(zip(("--paths", "--target", "--group"), columns, strict=True), 2):
         problems.check(a != b, f"{one} and {two} are columns of their own, got {a!r} for both")
-    problems.raise_if_any()
+    if len({*columns}) < len(columns):
+        raise InputError(problems)
     tables = [_read_list(file, list(filter(None, columns)), problems) for file in files]
     if None in tables:
         raise InputError(problems)
