@@ -421,6 +421,36 @@ def test_one_image_can_be_predicted_on(place: Path, tmp_path: Path) -> None:
     assert "is for a list" in refused("predict", run, place / "parts", *given, "--images", place)[0]
 
 
+def test_too_few_images_are_told_as_what_they_are(place: Path, tmp_path: Path) -> None:
+    few = parts(tmp_path / "few", 20, 2)
+    small = ("--positive", "cracked", "--backbone", "resnet32", "--size", SIZE, "--cache", place / "cache")
+    out = ("--out", tmp_path / "run")
+    (told,) = refused("fit", few, *small, *out)
+    assert "every split needs a positive image, got 2 positives for 3 splits; add images" in told
+    for copy in range(3):
+        shutil.copy(few / "cracked" / "0-000.png", few / "cracked" / f"copy-{copy}.png")
+    (told,) = refused("fit", few, *small, *out)
+    assert "got 5 positives in 2 groups" in told
+    assert "equal ones count as one" in told
+    rows = [(path, path.parent.name, "one patient") for path in sorted((place / "parts").rglob("*.png"))]
+    pd.DataFrame(rows, columns=["path", "kind", "patient"]).to_csv(tmp_path / "list.csv", index=False)
+    given = ("--paths", "path", "--target", "kind", "--group", "patient")
+    (told,) = refused("fit", tmp_path / "list.csv", *given, *small, *out)
+    assert "got 60 negatives in 1 group and 30 positives in 1 group for 3 splits" in told
+
+
+def test_a_dataset_that_is_not_whole_is_told_to_be_completed(tmp_path: Path) -> None:
+    table = pd.DataFrame({"id_code": [f"{i:03}" for i in range(25)], "diagnosis": [0] * 20 + [1] * 5})
+    table.to_csv(tmp_path / "train.csv", index=False)
+    pictures(tmp_path / "train_images" / f"{code}.png" for code in table["id_code"][:21])
+    for code in table["id_code"][21:]:
+        shutil.copy(tmp_path / "train_images" / "020.png", tmp_path / "train_images" / f"{code}.png")
+    small = ("--backbone", "resnet32", "--size", SIZE, "--cache", tmp_path / "cache")
+    (told,) = refused("fit", tmp_path, "--dataset", "aptos", *small, "--out", tmp_path / "run")
+    assert "got 4 positives in 1 group for 2 splits" in told
+    assert told.endswith("; give all images of the dataset, as its owners ship it")
+
+
 PARTS, NO_FOLDER, TABLE = "parts", "no-folder", "t.csv"
 
 

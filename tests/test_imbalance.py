@@ -104,8 +104,11 @@ def test_many_groups_are_divided_evenly() -> None:
         ({"groups": ["a", None] * 6}, ["6 without", "first in row 2"]),
         (
             {"groups": ["a"] * 6 + list("bcdefg")},
-            ["a positive row, but", "has none: got 6 positives in 1 group", "smaller groups"],
+            ["a positive row, and no group is torn", "got 6 positives in 1 group for 3 splits", "smaller groups"],
         ),
+        ({"y": [0] * 9 + [1], "noun": "image"}, ["a positive image, got 1 positive for 3 splits; add images, or"]),
+        ({"y": [0] * 9 + [1], "remedy": "buy some"}, ["got 1 positive for 3 splits; buy some"]),
+        ({"groups": ["a"] * 12, "remedy": "buy some"}, ["leaves validation and test short; buy some"]),
     ],
 )
 def test_splits_that_cannot_be_are_refused(arguments: dict[str, Any], words: list[str]) -> None:
@@ -113,6 +116,14 @@ def test_splits_that_cannot_be_are_refused(arguments: dict[str, Any], words: lis
     told = "\n".join(problems_of(lambda: split_rows(given_y, **arguments)))
     for word in words:
         assert word in told
+
+
+@pytest.mark.parametrize("groups", [["a"] * 12, ["a", "b"] * 6, ["a"] * 6 + ["b"] * 6])
+def test_too_few_groups_are_one_problem(groups: list[str]) -> None:
+    (told,) = problems_of(lambda: split_rows(np.array([1] * 6 + [0] * 6), groups=groups))
+    each = 2 if groups[1] == "b" else 1
+    held = f"{each} group{'s' * (each > 1)}"
+    assert f"got 6 negatives in {held} and 6 positives in {held} for 3 splits" in told
 
 
 # ------------------------------------------------------------------------------------------------------- sub-sampling

@@ -47,6 +47,8 @@ PathLike = str | Path
 PROTOCOLS = ("held-out", "paper")
 HELD_OUT = 0.2
 """Of a training part, the share to choose on."""
+WHOLE = "give all images of the dataset, as its owners ship it"
+"""What helps where a dataset has too few images to divide."""
 IMAGE_SUFFIXES = (
     ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
@@ -294,6 +296,7 @@ def parted_rows(
     validation: float = HELD_OUT,
     seed: int = 0,
     groups: np.ndarray | None = None,
+    remedy: str | None = None,
 ) -> dict[str, np.ndarray]:
     """Rows to train on, to choose on and to report on, where the test part is given.
 
@@ -302,6 +305,7 @@ def parted_rows(
         in_test: (N,) bool, which rows are the test part.
         protocol, validation, seed: as for `Benchmark.parts`.
         groups: (N,) what must not be torn apart.
+        remedy: what helps where there are too few, in messages; by default more images or groups to train on.
 
     Returns:
         "train", "validation" and "test": sorted row indices.
@@ -313,7 +317,9 @@ def parted_rows(
     if protocol == "paper":
         return {"train": train, "validation": test, "test": test}
     of_train = None if groups is None else groups[train]
-    cut = split_rows(target[train], (1 - validation, validation, 0), seed=seed, groups=of_train)
+    remedy = remedy or f"add images{'' if groups is None else ' of other groups'} to train on"
+    fractions = (1 - validation, validation, 0)
+    cut = split_rows(target[train], fractions, seed=seed, groups=of_train, noun="image", remedy=remedy)
     return {"train": train[cut["train"]], "validation": train[cut["validation"]], "test": test}
 
 
@@ -649,7 +655,10 @@ def melanoma(
         if with_folds:
             in_test[rows] = np.isin(table["tfrecord"].to_numpy()[rows], folds)
         else:
-            in_test[rows[split_rows(target[rows], (0.8, 0, 0.2), seed=seed, groups=groups[rows])["test"]]] = True
+            drawn = split_rows(
+                target[rows], (0.8, 0, 0.2), seed=seed, groups=groups[rows], noun="image", remedy=f"{year}: {WHOLE}"
+            )
+            in_test[rows[drawn["test"]]] = True
     split = "TFRecord folds of the paper" if with_folds else f"a fifth by patient and lesion, seed {seed}"
     benchmark = _divided("melanoma", ("no melanoma", "melanoma"), images, in_test, split)
     if with_folds and benchmark.test.counts != _MELANOMA_TEST_SIZES:
@@ -1051,7 +1060,9 @@ def divided(images: LabelledImages, classes: tuple[str, str], *, test: float = 0
     Raises:
         InputError: too few images or groups to divide.
     """
-    rows = split_rows(images.target, (1 - test, 0, test), seed=seed, groups=images.groups)
+    remedy = f"add images{'' if images.groups is None else ' of other groups'}"
+    fractions = (1 - test, 0, test)
+    rows = split_rows(images.target, fractions, seed=seed, groups=images.groups, noun="image", remedy=remedy)
     how = "class" if images.groups is None else "class and group"
     split = f"{test:g}, by {how}, seed {seed}"
     return Benchmark(images.name, classes, images.take(rows["train"]), images.take(rows["test"]), split)

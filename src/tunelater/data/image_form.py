@@ -39,6 +39,8 @@ PIECE = 256
 """Images that predicting holds at once."""
 PATH = "path"
 """The column of image files, unless told otherwise."""
+ENOUGH = "add images (equal ones count as one), or keep none to report on: --split 0.8,0.2,0 (fractions)"
+"""What helps where a class has too few images to divide."""
 MOST_TOLD = 6
 """Images that a message names."""
 
@@ -272,7 +274,14 @@ class PreparedImages:
     def rows(self, fractions: Sequence[float] | None, seed: int) -> dict[str, NDArray[np.int64]]:
         in_test = self.read.found.in_test
         if in_test is None:
-            return split_rows(self.target, fractions or OWN_FRACTIONS, seed=seed, groups=self._groups)
+            return split_rows(
+                self.target,
+                fractions or OWN_FRACTIONS,
+                seed=seed,
+                groups=self._groups,
+                noun="image",
+                remedy=None if self.read.found.images.groups is not None else ENOUGH,
+            )
         return benchmarks.parted_rows(
             self.target,
             in_test,
@@ -280,6 +289,7 @@ class PreparedImages:
             validation=HELD_OUT if fractions is None else fractions[1] / (fractions[0] + fractions[1]),
             seed=seed,
             groups=self._groups,
+            remedy=benchmarks.WHOLE,
         )
 
     def problems(self, rows: Mapping[str, NDArray[np.int64]]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tunelater.problems import Problems
+from tunelater.problems import InputError, Problems
 
 _SPLITS = ("train", "validation", "test")
 OWN_FRACTIONS = (0.6, 0.2, 0.2)
@@ -26,6 +26,8 @@ def split_rows(
     *,
     seed: int = 0,
     groups: Sequence[Any] | np.ndarray | pd.Series | None = None,
+    noun: str = "row",
+    remedy: str | None = None,
 ) -> dict[str, np.ndarray]:
     """Rows for training, validation and test, with about the same share of each class.
 
@@ -39,6 +41,9 @@ def split_rows(
         fractions: the sizes of train, validation and test, in [0, 1], of the sum 1. A split of size 0 is empty.
         seed: the same seed gives the same rows; at least 0.
         groups: (N,) what must not be torn apart: a patient, a lesion, a machine.
+        noun: what one row stands for, in messages.
+        remedy: what helps where a class is too small to divide, in messages; by default more rows or groups, or fewer
+            splits.
 
     Returns:
         "train", "validation" and "test": sorted row indices from 0, int64; together every row once.
@@ -51,7 +56,7 @@ def split_rows(
     sizes = np.array([float(f) for f in fractions])
     problems.check(seed >= 0, f"seed must be at least 0, got {seed}")
     problems.add(*problems_of_fractions(fractions))
-    _check_classes(y, int((sizes > 0).sum()), problems)
+    _check_classes(y, int((sizes > 0).sum()), noun, remedy or f"add {noun}s, or set a fraction to 0", problems)
     group_of_row = None if groups is None else _group_of_row(groups, len(y), problems)
     problems.raise_if_any()
     classes, class_of_row = np.unique(y, return_inverse=True)
@@ -60,8 +65,8 @@ def split_rows(
         split_of_row = _split_rows(class_of_row, sizes, rng)
     else:
         split_of_row = _split_groups(class_of_row, group_of_row, sizes, rng)[group_of_row]
-        _check_split_groups(split_of_row, class_of_row, group_of_row, classes, sizes, problems)
-        problems.raise_if_any()
+        remedy = remedy or "use more or smaller groups, or set a fraction to 0"
+        _check_split_groups(split_of_row, class_of_row, group_of_row, classes, sizes, noun, remedy)
     return {name: np.flatnonzero(split_of_row == i) for i, name in enumerate(_SPLITS)}
 
 
@@ -142,20 +147,21 @@ def problems_of_fractions(fractions: Sequence[float]) -> list[str]:
     return list(problems)
 
 
-def _check_classes(y: np.ndarray, needed: int, problems: Problems) -> None:
+def _check_classes(y: np.ndarray, needed: int, noun: str, remedy: str, problems: Problems) -> None:
     if y.ndim != 1 or not len(y) or y.dtype.kind not in "iub":
-        problems.add(f"y must hold one integer class a row, got shape {y.shape} of {y.dtype}")
+        problems.add(f"y must hold one integer class a {noun}, got shape {y.shape} of {y.dtype}")
         return
     classes, counts = np.unique(y, return_counts=True)
     binary = _is_binary(classes)
     problems.check(
-        len(classes) > 1, f"y must have rows of two classes, got {_members(classes[0], len(y), binary)} and no other"
+        len(classes) > 1,
+        f"y must have {noun}s of two classes, got {_members(classes[0], len(y), binary, noun)} and no other",
     )
     for k, n in zip(classes, counts, strict=True):
         problems.check(
             n >= needed,
-            f"every split needs a {_member(k, binary)}, got {_members(k, int(n), binary)} for {needed} splits; "
-            "add rows, or set a fraction to 0",
+            f"every split needs a {_member(k, binary, noun)}, got {_members(k, int(n), binary, noun)} for {needed} "
+            f"splits; {remedy}",
         )
 
 
@@ -163,15 +169,15 @@ def _is_binary(classes: np.ndarray) -> bool:
     return set(classes.tolist()) <= {0, 1}
 
 
-def _member(k: int, binary: bool) -> str:
+def _member(k: int, binary: bool, noun: str) -> str:
     if not binary:
-        return f"row of class {k}"
-    return "positive row" if k else "negative row"
+        return f"{noun} of class {k}"
+    return f"positive {noun}" if k else f"negative {noun}"
 
 
-def _members(k: int, n: int, binary: bool) -> str:
+def _members(k: int, n: int, binary: bool, noun: str = "row") -> str:
     if not binary:
-        return f"{_counted(n, 'row')} of class {k}"
+        return f"{_counted(n, noun)} of class {k}"
     return _counted(n, "positive" if k else "negative")
 
 
@@ -257,17 +263,27 @@ def _check_split_groups(
     group_of_row: np.ndarray,
     classes: np.ndarray,
     sizes: np.ndarray,
-    problems: Problems,
+    noun: str,
+    remedy: str,
 ) -> None:
-    binary = _is_binary(classes)
-    for split in np.flatnonzero(sizes > 0):
-        for k, name in enumerate(classes):
-            rows = class_of_row == k
-            if np.any(rows & (split_of_row == split)):
-                continue
-            n = len(np.unique(group_of_row[rows]))
-            problems.add(
-                f"every split needs a {_member(name, binary)}, but {_SPLITS[split]} has none: "
-                f"got {_members(name, int(rows.sum()), binary)} in {_counted(n, 'group')}; "
-                "use fewer or smaller groups, or set a fraction to 0"
-            )
+    """That every split has rows of each class; whatever lacks, it is one problem.
+
+    Raises:
+        InputError: some splits lack some classes.
+    """
+    splits = np.flatnonzero(sizes > 0)
+    counts = np.array([np.bincount(class_of_row[split_of_row == split], minlength=len(classes)) for split in splits])
+    if counts.all():
+        return
+    binary, scarce = _is_binary(classes), np.flatnonzero(~counts.all(axis=0))
+    needed = " and a ".join(_member(classes[k], binary, noun) for k in scarce)
+    without = " and ".join(_SPLITS[split] for split in splits[~counts.all(axis=1)])
+    got = " and ".join(
+        f"{_members(classes[k], int(counts[:, k].sum()), binary, noun)} in "
+        f"{_counted(len(np.unique(group_of_row[class_of_row == k])), 'group')}"
+        for k in scarce
+    )
+    raise InputError(
+        f"every split needs a {needed}, and no group is torn apart: got {got} for {len(splits)} splits, which leaves "
+        f"{without} short; {remedy}"
+    )
