@@ -5,8 +5,8 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -451,6 +451,48 @@ def test_a_dataset_that_is_not_whole_is_told_to_be_completed(tmp_path: Path) -> 
     assert told.endswith("; give all images of the dataset, as its owners ship it")
 
 
+def test_class_folders_further_inside_are_found(place: Path, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        parts(tmp_path / "data" / part, 10, 10)
+    parts(tmp_path / "one" / "files", 10, 10)
+    given = ("--positive", "cracked", "--backbone", "resnet32", "--out", tmp_path / "run")
+    (told,) = refused("fit", tmp_path / "data", *given)
+    for words in ("data/test or ", "data/train itself", "--split 0.8,0.2,0", "evaluate on the other"):
+        assert words in told
+    (told,) = refused("fit", tmp_path / "one", *given)
+    assert told.endswith("one/files itself")
+    assert Path(told.split(": give ")[1].removesuffix(" itself")).is_dir()
+
+
+def test_files_that_are_not_beside_their_list_may_be_elsewhere(place: Path, tmp_path: Path) -> None:
+    pd.DataFrame({"path": ["fine/0-000.png", "cracked/0-000.png"], "y": [0, 1]}).to_csv(tmp_path / "list.csv")
+    given = ("--paths", "path", "--target", "y", "--positive", 1, "--backbone", "resnet32", "--out", tmp_path / "run")
+    (told,) = refused("fit", tmp_path / "list.csv", *given)
+    assert "2 of 2 without: fine/0-000.png, cracked/0-000.png" in told
+    assert told.endswith("or say in which folder they are: --images FOLDER (folder)")
+    (told,) = refused("fit", tmp_path / "list.csv", *given, "--images", tmp_path)
+    assert told.endswith("fetch them or drop their rows")
+    with pytest.raises(InputError, match=r"2 of 2 without: .* --images FOLDER"):
+        predict(place / "run", tmp_path / "list.csv", at=tmp_path / "no.json", out=tmp_path / "r.csv")
+
+
+def test_progress_counts_what_is_scored(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a list that names no column is of images."""
+    run = Run.load(place / "run")
+    tune(run, place / "parts", **NEED, images=reading(place), out=tmp_path / "point.json")
+    pd.DataFrame({"path": [place / "parts" / "fine" / "0-000.png"] * 2}).to_csv(tmp_path / "list.csv")
+    told: list[tuple[int, str]] = []
+
+    @contextmanager
+    def recording(what: str, unit: str, total: int | None) -> Iterator[Callable[..., None]]:
+        yield lambda done, unit: told.append((done, unit))
+
+    monkeypatch.setattr("tunelater.cli._progress", recording)
+    at = ("--at", tmp_path / "point.json", "--out", tmp_path / "r.csv")
+    assert "2 images" in invoked("predict", place / "run", tmp_path / "list.csv", *at)
+    assert told == [(2, "images")]
+
+
 PARTS, NO_FOLDER, TABLE = "parts", "no-folder", "t.csv"
 
 
@@ -468,6 +510,21 @@ PARTS, NO_FOLDER, TABLE = "parts", "no-folder", "t.csv"
         (NO_FOLDER, "--dataset aptos", ["no-folder: there is no such file or folder"]),
         (NO_FOLDER, "--positive x --paths file --target y", ["no-folder: there is no such file or folder"]),
         (TABLE, "--positive 1 --target y --size 32", ["--size, --cache is for images, and DATA is a table"]),
+        (f"{PARTS}/fine/0-000.png", "--positive cracked", ["0-000.png is one image, without a label"]),
+        (f"{PARTS}/fine/0-000.png", "", ["0-000.png is one image, without a label"]),
+        (f"{PARTS}/fine/0-000.png", "--backbone resnet32 --size 12", ["0-000.png is one image, without a label"]),
+        (f"{PARTS}/fine/0-000.png", "--paths file", ["0-000.png is one image, without a label"]),
+        (
+            PARTS,
+            "--positive cracked --backbone resnet32 --weights w.pt",
+            ["resnet32 starts from random weights, got --weights w.pt: leave it out"],
+        ),
+        (
+            PARTS,
+            "--dataset cifar10-automobile-truck --weights w.pt",
+            ["resnet32 starts from random weights, got --weights w.pt", "must hold cifar-10-batches-bin"],
+        ),
+        (PARTS, "--positive cracked --config c.toml --weights w.pt", ["resnet32 starts from random weights"]),
         (
             PARTS,
             "--dataset aptos --protocol paper --split 0.6,0.2,0.2",
@@ -635,8 +692,12 @@ def test_how_lists_are_read_is_refused_where_nothing_reads_a_list(place: Path, t
         ("predict", *point, "--out", tmp_path / "r.csv"),
     ):
         name, *options = command
-        told = "\n".join(refused(name, run.path, tmp_path / "t.csv", *options, "--paths", "file", "--images", "x"))
-        assert "--paths (path), --images (folder) is for a run on images, got one on a table" in told
+        given = ["--paths", "file", "--images", "x", "--on-bad", "skip", "--max-pixels", 5]
+        words = "--paths (path), --images (folder), --on-bad (on_bad), --max-pixels (max_pixels)"
+        if name != "predict":
+            given, words = [*given, "--cache", "c"], f"{words}, --cache (cache)"
+        told = "\n".join(refused(name, run.path, tmp_path / "t.csv", *options, *given))
+        assert f"{words} is for a run on images, got one on a table" in told
     given = ("--positive", "cracked", "--backbone", "resnet32", "--no-header", "--out", tmp_path / "run")
     (told,) = refused("fit", place / "parts", *given)
     assert "--no-header (header=False) is for tables" in told
@@ -668,10 +729,10 @@ def test_a_method_and_another_loss_contradict_each_other(place: Path, tmp_path: 
 def test_options_for_images_are_refused_for_a_table(tmp_path: Path) -> None:
     pd.DataFrame({"x": range(40), "y": [0, 1] * 20}).to_csv(tmp_path / "t.csv", index=False)
     arguments = ["fit", tmp_path / "t.csv", "--target", "y", "--positive", "1", "--size", 32, "--group", "x"]
-    result = CliRunner().invoke(app, [*map(str, arguments), "--recipe", "released", "--out", str(tmp_path / "run")])
-    assert result.exit_code == 2
-    for words in ("--size, --group is for images", "--paths COLUMN", "--recipe is of a --dataset"):
-        assert words in result.output
+    reading = ["--on-bad", "skip", "--max-pixels", 9]
+    told = "\n".join(refused(*arguments, *reading, "--recipe", "released", "--out", tmp_path / "run"))
+    for words in ("--size, --group, --on-bad, --max-pixels is for images", "--paths COLUMN", "--recipe is of a"):
+        assert words in told
 
 
 def test_depth_and_size_limit_of_images_hold_from_training_to_prediction(place: Path, tmp_path: Path) -> None:

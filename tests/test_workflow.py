@@ -572,7 +572,7 @@ def test_sigterm_leaves_no_part_of_a_prediction(run: Run, table: Path, tmp_path:
     with pytest.raises(KeyboardInterrupt):
         predict(
             run, table, at=tune(run, table, **NEED), out=tmp_path / "o.csv",
-            on_rows=lambda _: os.kill(os.getpid(), signal.SIGTERM),
+            on_rows=lambda *_: os.kill(os.getpid(), signal.SIGTERM),
         )  # fmt: skip
     assert signal.getsignal(signal.SIGTERM) is before
     assert list(tmp_path.iterdir()) == []

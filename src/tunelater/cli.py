@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -209,13 +209,16 @@ def fit(
     choose on (**tune**) and to report on (**evaluate**); both find it by themselves when given the same data.
     """
     with _reported("stopped; the same command goes on from its last checkpoint, if it has one"):
+        from tunelater.data.image_form import is_one_image
         from tunelater.workflow import fit as run_fit
 
         problems = Problems()
         asked = _Asked(loss, lam or [], epochs, seed, method, backbone, weights, scratch, size, bits)
         are_images = data.is_dir() or dataset is not None or paths is not None
-        if data.exists() and not are_images:
-            problems.add(*asked.only_for_images(images=images, group=group, unlabelled=unlabelled, cache=cache))
+        if data.exists() and not are_images and not is_one_image(data):
+            given = {"--images": images, "--group": group, "--unlabelled": unlabelled, "--cache": cache}
+            given |= {"--on-bad": on_bad != "raise", "--max-pixels": max_pixels is not None}
+            problems.add(*asked.only_for_images(given))
         settings = _settings(config, asked, are_images, dataset, recipe, problems)
         fractions = None if split is None else _fractions(split, problems)
         with _progress("Training", "epochs at most", settings.epochs if settings else epochs or 100) as advance:
@@ -310,7 +313,7 @@ def tune(
     DATA are labelled rows or images. If they are those that the run was fitted on, only what was held back for choosing
     is used. Say one of --maximize, --minimize and --cost, and any number of constraints.
     """
-    with _reported(memory="try fewer lambdas (--grid) or fewer rows"):
+    with _reported(memory="try fewer lambdas (--grid), or fewer rows or images"):
         from tunelater.workflow import tune as run_tune
 
         problems = Problems()
@@ -395,9 +398,17 @@ def predict(
     with _reported():
         from tunelater.workflow import predict as run_predict
 
-        with _progress("Predicting", "images" if data.is_dir() else "rows", None) as advance:
-            source = _source(path=paths, folder=images, on_bad=on_bad, max_pixels=max_pixels)
-            done = run_predict(run, data, at=at, out=out, keep=keep or [], force=force, images=source, on_rows=advance)
+        with _progress("Predicting", "", None) as advance:
+            done = run_predict(
+                run,
+                data,
+                at=at,
+                out=out,
+                keep=keep or [],
+                force=force,
+                images=_source(path=paths, folder=images, on_bad=on_bad, max_pixels=max_pixels),
+                on_rows=lambda n, noun: advance(n, unit=f"{noun}s"),
+            )
         rows, alerts = _counted(done.rows, done.noun), _counted(done.alerts, "alert")
         typer.echo(f"{rows}, {alerts} ({done.alerts / max(done.rows, 1):.2%}): {out}")
         if done.extrapolated:
@@ -430,7 +441,9 @@ def main() -> None:
 
 
 @contextmanager
-def _reported(stopped: str = "stopped; nothing was written", memory: str = "try fewer rows") -> Iterator[None]:
+def _reported(
+    stopped: str = "stopped; nothing was written", memory: str = "try fewer rows or images"
+) -> Iterator[None]:
     """Bad input as lines on standard error and exit code 2, doubtful input as warnings, no traceback for either."""
     with _shown_warnings():
         try:
@@ -519,7 +532,7 @@ def _progress(what: str, unit: str, total: int | None) -> Iterator[_Advance]:
         def advance(done: int, total: int | None = total, what: str = what, unit: str = unit) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total, unit=unit)
-            bar.update(tasks[what], completed=done, total=total)
+            bar.update(tasks[what], completed=done, total=total, unit=unit)
 
         advance(0)
         yield advance
@@ -553,14 +566,11 @@ class _Asked:
     size: int | None
     bits: int | None
 
-    def only_for_images(
-        self, images: Path | None, group: str | None, unlabelled: bool, cache: Path | None
-    ) -> list[str]:
-        """Options that a table has no use for."""
+    def only_for_images(self, reading: Mapping[str, object]) -> list[str]:
+        """Options that a table has no use for, of these and of how images are read."""
         given = {
             "--backbone": self.backbone, "--weights": self.weights, "--scratch": self.scratch, "--size": self.size,
-            "--bits": self.bits,
-            "--images": images, "--group": group, "--unlabelled": unlabelled, "--cache": cache,
+            "--bits": self.bits, **reading,
         }  # fmt: skip
         if not (told := [name for name, value in given.items() if value]):
             return []
@@ -634,14 +644,24 @@ def _base(path: Path | None, asked: _Asked, are_images: bool, dataset: str | Non
     else:
         options = {} if asked.scratch or small else {"pretrained": True}
     if path is None and dataset is None:
+        _check_weights(asked.weights, backbone)
         return recipes.images(backbone, size=asked.size, **options)
     base = Config.read(path) if path is not None else recipes.for_dataset(dataset or "", recipe=recipe)
+    _check_weights(asked.weights, asked.backbone or base.model.trunk)
     if asked.backbone is not None or (base.model.trunk != "resnet32" and (asked.weights or asked.scratch)):
         trunk = asked.backbone or base.model.trunk
         base = dataclasses.replace(base, model=ModelConfig(trunk, options))
     if asked.size is not None and base.images is not None:
         base = dataclasses.replace(base, images=dataclasses.replace(base.images, size=asked.size))
     return base
+
+
+def _check_weights(weights: Path | None, trunk: str) -> None:
+    if weights is not None and trunk == "resnet32":
+        raise InputError(
+            f"resnet32 starts from random weights, got --weights {weights}: leave it out, or name the network that they "
+            "are of: --backbone NAME, such as convnext_tiny"
+        )
 
 
 def _space(base: Config, loss: str | None, lams: list[str], problems: Problems) -> dict[str, Any]:

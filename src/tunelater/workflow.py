@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from tunelater import recipes, vision
 from tunelater.config import Config
 from tunelater.data.forms import Data, Labelled, Prepared
-from tunelater.data.image_form import ImageForm, ImageSource, find_images, prepare_images
+from tunelater.data.image_form import ImageForm, ImageSource, find_images, is_one_image, one_image, prepare_images
 from tunelater.data.imbalance import problems_of_beta, problems_of_fractions, subsample
 from tunelater.data.reading import checked_file
 from tunelater.data.splits import Split, Splits, class_counts
@@ -329,7 +329,7 @@ def predict(
     keep: Sequence[str] = (),
     force: bool = False,
     images: ImageSource | None = None,
-    on_rows: Callable[[int], None] | None = None,
+    on_rows: Callable[[int, str], None] | None = None,
 ) -> Predictions:
     """Score a file, or image files, at an operating point, in pieces: they may be larger than memory.
 
@@ -337,6 +337,12 @@ def predict(
     order: the columns named in `keep` as they are, then `probability` (of the positive class, at the point's prior),
     `log_odds` (the same, unsaturated), `prediction` (the label) and `extrapolated` (whether the point's lambda lies
     outside of the range trained on). Of images, the path comes first.
+
+    Args:
+        keep: columns of the file to hand on.
+        force: replace an older result at `out`.
+        images: how image files are read, for a run on images.
+        on_rows: called after each piece with how many are scored so far and what one is: "row" or "image".
 
     Raises:
         InputError: everything wrong with the arguments and the file; `out` is then not written.
@@ -365,7 +371,7 @@ def predict(
             rows += result.num_rows
             alerts += pc.sum(pc.equal(result["prediction"], loaded.form.labels[1])).as_py()
             if on_rows is not None:
-                on_rows(rows)
+                on_rows(rows, loaded.form.noun)
             first = next(pieces, None)
     for doubt in stream.doubts():
         warnings.warn(doubt, DoubtfulInputWarning, stacklevel=2)
@@ -403,8 +409,12 @@ def _loaded(run: Run | str | Path, data: Data, problems: Problems, *, frames: bo
 
 
 def _problems_of_reading(run: Run | None, images: ImageSource | None) -> list[str]:
-    """What is said of a list of images to a run that reads none."""
-    if run is None or images is None or run.form.name == ImageForm.name or not (told := images.of_a_list(None)):
+    """What is wrong with how images are read, or is said of them to a run that reads none."""
+    if run is None or images is None:
+        return []
+    if run.form.name == ImageForm.name:
+        return images.problems()
+    if not (told := images.told()):
         return []
     return [f"{told} is for a run on images, got one on a {run.form.name}; leave it out"]
 
@@ -521,6 +531,8 @@ def _prepared(
     """The data, of either form, and the config that images need before they are read; None where anything is wrong."""
     if isinstance(data, str | Path) and not Path(data).exists() and not (images is not None and images.download):
         found.add(f"{data}: there is no such file or folder")
+    elif is_one_image(data) and not (images is not None and images.dataset):
+        found.add(one_image(data))
     elif images is not None or (isinstance(data, str | Path) and Path(data).is_dir()):
         found.check(header, "--no-header (header=False) is for tables: lists of images need a line of column names")
         return _prepared_images(data, target, positive, config, weight, images or ImageSource(), found)

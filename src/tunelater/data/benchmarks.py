@@ -918,7 +918,7 @@ def _in_tables(
         )
     classes = _classes(sorted(set(texts[target]) - {""}), positive, f"{told}: {target!r}", problems)
     place = Path(folder) if folder is not None else files[0].parent
-    paths = _paths(pd.Series(texts[path]), "", place, problems)
+    paths = _paths(pd.Series(texts[path]), "", place, problems, _remedy(folder))
     _check_listed_once(paths, told, problems)
     if not unlabelled:
         _check_labelled(paths, problems)
@@ -1091,6 +1091,13 @@ def _class_folders(folder: Path, positive: str, problems: Problems) -> tuple[lis
         f"{_some(outside)}; move or remove them",
     )
     names = sorted({path.relative_to(folder).parts[0] for path in inside})
+    above = sorted({p[0] for path in inside if (p := path.relative_to(folder).parts)[1] == positive and len(p) > 2})
+    if positive not in names and above:
+        problems.add(
+            f"{folder} must have a folder for each class, got {positive!r} further inside, of {_some(above)}: give "
+            f"{' or '.join(str(folder / name) for name in above[:3])} itself{_ANOTHER if len(above) > 1 else ''}"
+        )
+        return names, inside
     if positive not in names:
         problems.add(f"{folder}: positive must be a folder with images, got {positive!r}{_like(positive, names)}")
     if len(names) < 2:
@@ -1098,6 +1105,9 @@ def _class_folders(folder: Path, positive: str, problems: Problems) -> tuple[lis
             f"{folder} must have two or more folders with images, one a class, got {len(names)}: {_some(names)}"
         )
     return names, inside
+
+
+_ANOTHER = ". Fit on one, with --split 0.8,0.2,0 (fractions), and evaluate on the other"
 
 
 def _classes(labels: Sequence[str], positive: str, told: str, problems: Problems) -> Classes:
@@ -1145,7 +1155,7 @@ def paths_of_list(
     names = _text_of(table, path, problems)
     if empty := int((names == "").sum()):
         problems.add(f"{listed}: every row needs a {path}, got {empty:,} without")
-    paths = _paths(pd.Series(names), "", Path(folder or Path(listed).parent), problems)
+    paths = _paths(pd.Series(names), "", Path(folder or Path(listed).parent), problems, _remedy(folder))
     problems.raise_if_any()
     return paths, table.rows
 
@@ -1191,7 +1201,17 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def _paths(names: pd.Series[str], suffix: str, folder: PathLike | None, problems: Problems) -> list[Path]:
+def _remedy(folder: PathLike | None) -> str:
+    """Of files that a list names, and that are not in the folder, if it was given, or beside the list."""
+    return f"{_FETCH}, or say in which folder they are: --images FOLDER (folder)" if folder is None else _FETCH
+
+
+_FETCH = "fetch them or drop their rows"
+
+
+def _paths(
+    names: pd.Series[str], suffix: str, folder: PathLike | None, problems: Problems, remedy: str = _FETCH
+) -> list[Path]:
     """The files of some images; those in a folder must be there."""
     if folder is None:
         return [Path(name + suffix) for name in names]
@@ -1204,8 +1224,7 @@ def _paths(names: pd.Series[str], suffix: str, folder: PathLike | None, problems
     missing = [name + suffix for name, path in zip(names, paths, strict=True) if os.path.abspath(path) not in there]
     problems.check(
         not missing,
-        f"{place}: a label needs its file, got {len(missing):,} of {len(paths):,} without: {_some(missing)}; "
-        "fetch them or drop their rows",
+        f"{place}: a label needs its file, got {len(missing):,} of {len(paths):,} without: {_some(missing)}; {remedy}",
     )
     return paths
 

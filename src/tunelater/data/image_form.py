@@ -100,6 +100,15 @@ class ImageSource:
         named |= {"--unlabelled (unlabelled)": self.unlabelled, "--target (target)": target}
         return ", ".join(name for name, value in named.items() if value)
 
+    def told(self) -> str:
+        """What is set that a table has no use for, as `of_a_list` names it."""
+        reading = {
+            "--on-bad (on_bad)": self.on_bad != "raise",
+            "--max-pixels (max_pixels)": self.max_pixels != MAX_PIXELS,
+            "--cache (cache)": self.cache is not None,
+        }
+        return ", ".join(filter(None, [self.of_a_list(None), *(name for name, given in reading.items() if given)]))
+
     def check_is_for(self, data: str | Path, target: str | None = None) -> None:
         """That nothing is set which data of this form have no use for.
 
@@ -141,12 +150,10 @@ def _found(data: Data, target: str | None, positive: str | None, source: ImageSo
     if source.dataset is not None:
         return _dataset(Path(data), positive, source, seed)
     folder = Path(data).is_dir()
+    if is_one_image(data):
+        raise InputError(one_image(data))
     problems = Problems()
     problems.check(positive is not None, "say which class is the rare event: --positive (positive)")
-    problems.check(
-        folder or not benchmarks.is_image(Path(data)),
-        f"{data} is one image, without a label: give a folder with one for each class, or a list of paths and labels",
-    )
     problems.check(folder or target is not None, f"{data}: say which column has the labels: --target (target)")
     problems.raise_if_any()
     assert positive is not None
@@ -163,6 +170,19 @@ def _found(data: Data, target: str | None, positive: str | None, source: ImageSo
         unlabelled=source.unlabelled,
     )
     return _Found(images, classes)
+
+
+def is_one_image(data: Data) -> bool:
+    """Whether data are a file that is an image by its name."""
+    return isinstance(data, str | Path) and benchmarks.is_image(Path(data)) and not Path(data).is_dir()
+
+
+def one_image(data: str | Path) -> str:
+    """Why one image is nothing to learn from, or to choose or assess on."""
+    return (
+        f"{data} is one image, without a label: give a folder with one folder of images for each class, or a list of "
+        "paths and labels (CSV or Parquet, with --paths COLUMN)"
+    )
 
 
 def _dataset(folder: Path, positive: str | None, source: ImageSource, seed: int) -> _Found:
@@ -499,7 +519,7 @@ def _told_classes(*names: str) -> str:
 
 def _files_of(data: Path, keep: Sequence[str], for_csv: bool, source: ImageSource) -> tuple[list[Path], pa.Table]:
     """The image files of a folder at any depth, of a list, or just one, and a table of what to hand on about each."""
-    if data.is_dir() or benchmarks.is_image(data):
+    if data.is_dir() or is_one_image(data):
         if keep:
             what = "a folder of images" if data.is_dir() else "an image"
             raise InputError(f"{what} has no columns to keep, got {', '.join(keep)}; give a list (CSV or Parquet)")
