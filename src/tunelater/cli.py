@@ -659,8 +659,8 @@ def _base(path: Path | None, asked: _Asked, are_images: bool, dataset: str | Non
 def _check_weights(weights: Path | None, trunk: str) -> None:
     if weights is not None and trunk == "resnet32":
         raise InputError(
-            f"resnet32 starts from random weights, got --weights {weights}: leave it out, or name the network that they "
-            "are of: --backbone NAME, such as convnext_tiny"
+            f"resnet32 starts from random weights, got --weights {weights}: leave it out, or name the network that "
+            "they are of: --backbone NAME, such as convnext_tiny"
         )
 
 

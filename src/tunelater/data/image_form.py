@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -172,7 +172,7 @@ def _found(data: Data, target: str | None, positive: str | None, source: ImageSo
     return _Found(images, classes)
 
 
-def is_one_image(data: Data) -> bool:
+def is_one_image(data: Data) -> TypeGuard[str | Path]:
     """Whether data are a file that is an image by its name."""
     return isinstance(data, str | Path) and benchmarks.is_image(Path(data)) and not Path(data).is_dir()
 
