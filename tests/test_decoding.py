@@ -182,15 +182,42 @@ def test_eight_bits_stay_as_they_are_where_bits_are_stated(tmp_path: Path) -> No
         assert np.array_equal(decode(path, 24, bits=12), decode(path, 24))
 
 
-def test_of_sixteen_bit_colours_no_bits_can_be_stated(tmp_path: Path) -> None:
-    rows = b"".join(b"\0" + bytes([0x0F, 0xFF, 0x08, 0x00, 0x00, 0x10]) * 24 for _ in range(24))
-    header = struct.pack(">IIBBBBB", 24, 24, 16, 2, 0, 0, 0)
+def png16(path: Path, values: np.ndarray) -> Path:
+    """A PNG of (H, W, 3) colours in 16 bits, which Pillow does not write."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     told = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
-    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(told))
-    assert np.array_equal(decode(tmp_path / "x.png", 24)[:, 0, 0], [15, 8, 0])
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(told))
+    return path
+
+
+def test_of_sixteen_bit_colours_no_bits_can_be_stated(tmp_path: Path) -> None:
+    path = png16(tmp_path / "x.png", np.tile([0x0FFF, 0x0800, 0x0010], (24, 24, 1)))
+    assert np.array_equal(decode(path, 24)[:, 0, 0], [15, 8, 0])
     with pytest.raises(ValueError, match="16-bit colours, of which the upper 8 are read"):
-        decode(tmp_path / "x.png", 24, bits=12)
+        decode(path, 24, bits=12)
+
+
+def test_colours_of_all_sixteen_bits_are_scaled_as_grey_to_within_a_level(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 65536, (24, 24)).astype(np.uint16)
+    grey[0, :2] = 0, 65535
+    colours = decode(png16(tmp_path / "x.png", np.stack([grey] * 3, -1)), 24).astype(int)
+    assert np.abs(colours - decode(saved(tmp_path / "y.png", grey), 24)).max() <= 1
+
+
+def test_a_set_of_dark_sixteen_bit_colours_is_doubtful(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (24, 24, 3))
+    values[0, 0] = 4095
+    dark, bright = png16(tmp_path / "dark.png", values), png16(tmp_path / "bright.png", values * 16)
+    for _ in range(2):
+        with pytest.warns(DoubtfulInputWarning, match="1 of 1 images have 16-bit .* 12 bits.*; scale colours") as told:
+            cache_images([dark], tmp_path / "cache", size=8)
+        assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cache_images([dark, bright], tmp_path / "cache", size=8)
 
 
 def test_a_set_of_few_bits_is_doubtful_until_they_are_stated(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def decode(
 
     Grey samples of 16 bits become 8 by value / (2^bits - 1). How many bits of them are used no file says in general,
     but for a TIFF that packs 12. (PNG's sBIT says how many there were before they were scaled up to 16, as its standard
-    demands; TIFF's MaxSampleValue is for statistics alone.) Of 16-bit colours Pillow keeps the upper 8.
+    demands; TIFF's MaxSampleValue is for statistics alone.) Of 16-bit colours Pillow keeps the upper 8, which is the
+    same to within one level where all 16 are used, and loses depth where fewer are.
 
     Args:
         bits: the bits that 16-bit samples use; None where the file says it, or all 16.
@@ -98,14 +99,17 @@ def decode(
 class _Decoded(NamedTuple):
     pixels: np.ndarray
     used: int
-    """The lowest bits that hold all values, of grey samples of 16 bits that were taken for 16; 0 for others."""
+    """The lowest bits that hold all values, of samples of 16 bits that were taken for 16; 0 for others."""
 
 
 def _decode(path: str | Path, settings: _Settings) -> _Decoded:
     with _pillows_limit(settings.max_pixels), _opened(path, settings) as image, _one_if_large(image):
+        deep = _has_deep_colours(image)
         image.load()
         turn = _TURNS.get(_orientation(image))
         rgb, used = _as_rgb(image, settings)
+        if deep:
+            used = 8 + max(int(high).bit_length() for _, high in rgb.getextrema())
         return _Decoded(_cut(rgb, settings.size, turn), used)
 
 
@@ -119,12 +123,16 @@ def _opened(path: str | Path, settings: _Settings) -> Any:
     if (n := image.width * image.height) > limit:
         image.close()
         raise _too_large(f"{n:,}", limit)
-    deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-    if deep and settings.bits is not None and not image.mode.startswith("I"):
+    if settings.bits is not None and _has_deep_colours(image):
         image.close()
         raise ValueError("16-bit colours, of which the upper 8 are read: bits (images.bits) are of grey images")
     image.draft(None, (2 * settings.size, 2 * settings.size))
     return image
+
+
+def _has_deep_colours(image: Any) -> bool:
+    """Of an image whose pixels were not read: whether its samples have 16 bits, and are not grey."""
+    return not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 _LARGE = threading.Lock()
@@ -373,7 +381,8 @@ def _warn_of_black(used: Sequence[int]) -> None:
         warnings.warn(
             f"{len(deep):,} of {len(used):,} images have 16-bit samples, none of which uses more than the lowest "
             f"{max(deep)} bits, so that they are nearly black: if their depth is less than 16, say it, such as "
-            "images.bits = 12 (--bits 12)",
+            "images.bits = 12 (--bits 12), of grey images; scale colours, of which the upper 8 bits are read, up to 16 "
+            "bits and save them again",
             DoubtfulInputWarning,
             stacklevel=3,
         )
