@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import re
 import struct
 import urllib.error
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from tunelater import vision
 from tunelater.data import benchmarks
 from tunelater.data.benchmarks import (
     CIFAR10_TASKS,
+    DATASETS,
     HOUSEHOLD,
     Benchmark,
     LabelledImages,
@@ -560,6 +562,43 @@ def test_melanoma_is_found_under_its_owners_names(tmp_path: Path) -> None:
         column = next(name for name in ("image", "image_name") if name in tables[f"labels_{year}"])
         touched(images[f"images_{year}"], *(f"{name}.jpg" for name in tables[f"labels_{year}"][column]))
     assert dataset("melanoma", tmp_path).digest == melanoma(**files, **images).digest
+
+
+DOCUMENTED = (Path(__file__).parents[1] / "docs" / "images.md").read_text(encoding="utf-8")
+
+
+def layouts_of_melanoma() -> list[dict[str, str]]:
+    """The first form of each file in each column of the documented table."""
+    rows = re.findall(r"^\| (labels|images) of (20..) \|(.*)\|(.*)\|(.*)\|$", DOCUMENTED, flags=re.MULTILINE)
+    columns = [{f"{kind}_{year}": cells[i] for kind, year, *cells in rows} for i in range(3)]
+    first = [{key: re.findall("`(.*?)`", cell) for key, cell in column.items()} for column in columns]
+    archive = {key: names[0] for key, names in first[0].items()}
+    return [archive | {key: names[0] for key, names in column.items() if names} for column in first]
+
+
+@pytest.mark.parametrize("layout", layouts_of_melanoma(), ids=["archive", "competition", "copies"])
+def test_melanoma_is_found_as_documented(layout: dict[str, str], tmp_path: Path) -> None:
+    assert len(layout) == 4
+    tables = isic()
+    for year in (2019, 2020):
+        table, file = tables[f"labels_{year}"], tmp_path / layout[f"labels_{year}"]
+        names = table["image" if year == 2019 else "image_name"]
+        touched(tmp_path / layout[f"images_{year}"], *(f"{name}.jpg" for name in names))
+        file.parent.mkdir(exist_ok=True)
+        table.to_csv(file, index=False)
+    found = dataset("melanoma", tmp_path).whole
+    assert {path.parent for path in found.paths or ()} == {tmp_path / layout[f"images_{y}"] for y in (2019, 2020)}
+    assert len(found) == 1200
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_all_that_a_dataset_is_found_by_is_documented(name: str, tmp_path: Path) -> None:
+    assert f"`{name}`" in DOCUMENTED
+    told = "\n".join(problems_of(lambda: dataset(name, tmp_path)))
+    asked = re.findall(r"must hold (\S+(?: (?:or|and) \S+)*?)(?: for melanoma|,)", told)
+    assert len(asked) == (4 if name == "melanoma" else "cifar" in name)
+    for file in re.split(" or | and ", " or ".join(asked)):
+        assert file in re.findall(r"`([^`]*?)/?`", DOCUMENTED) or not asked, file
 
 
 def test_cifar_is_downloaded_where_asked_for_and_there_is_a_network(

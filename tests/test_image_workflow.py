@@ -616,7 +616,16 @@ def test_each_dataset_trains_and_is_known_again_from_the_command_line(
     folder = as_shipped(name, tmp_path / "data", monkeypatch)
     small = ("--backbone", "resnet32", "--size", SIZE, "--epochs", 1, "--cache", "cache")
     told = invoked("fit", folder, "--dataset", name, "--method", method, "--beta", 2, *small, "--out", "run")
-    assert "Chosen on" in invoked(*next_of(told))
+    told = invoked(*next_of(told))
+    assert "Chosen on" in told
+    assert "NEW/ stands for a folder of image files" in told
+    pictures(Path("NEW", f"{i}/any name {i}.png") for i in range(3))
+    assert "3 images" in invoked(*next_of(told))
+    if name.startswith("cifar"):
+        (line,) = refused(*[folder if word == "NEW/" else word for word in next_of(told)], "--force")
+        assert "holds CIFAR's batches, and predicting takes image files" in line
+        (line,) = refused("fit", folder, "--positive", "deer", "--backbone", "resnet32", "--out", "no-run")
+        assert "CIFAR's batches are read by name: --dataset" in line
     run = Run.load("run")
     recipe = recipes.shortened(recipes.for_dataset(name, method), 1)
     assert recipe.images is not None

@@ -340,6 +340,8 @@ def tune(
             new = "NEW/" if data.is_dir() else f"NEW{data.suffix if data.suffix in ('.parquet', '.pq') else '.csv'}"
             reading = _given({"--paths": paths, "--images": images, "--on-bad": on_bad, "--max-pixels": max_pixels})
             _echo_next("predict", run, new, "--at", out, "--out", "alerts.csv", *reading)
+            if data.is_dir():
+                typer.echo("NEW/ stands for a folder of image files, of any names and at any depth.")
 
 
 @app.command(

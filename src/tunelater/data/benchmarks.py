@@ -944,8 +944,9 @@ def dataset(name: str, folder: PathLike, *, seed: int = 0, download: bool = Fals
     | `cifar10-automobile-deer`, `-automobile-truck`, `-animal-vehicle` | `cifar-10-batches-bin` or `-py` |
     | `cifar100-household` | `cifar-100-binary` or `cifar-100-python` |
     | `melanoma` | `ISIC_2019_Training_GroundTruth.csv` and `ISIC_2020_Training_GroundTruth.csv` (or `train.csv`), the \
-      images in `ISIC_2019_Training_Input` and `ISIC_2020_Training_JPEG/train` (or `train`); if there, also \
-      `ISIC_2019_Training_Metadata.csv` and `ISIC_2020_Training_Duplicates.csv` |
+      images in `ISIC_2019_Training_Input` and `ISIC_2020_Training_JPEG/train` (or `jpeg/train`, `train`); if there, \
+      also `ISIC_2019_Training_Metadata.csv` and `ISIC_2020_Training_Duplicates.csv`. Or, of either year, the copies \
+      with folds: `isic2019/train.csv` and `isic2019/train`, `isic2020/train.csv` and `isic2020/train` |
     | `aptos` | `train.csv` and `train_images` |
     | `dogs-vs-cats` | `train` |
 
@@ -1160,6 +1161,12 @@ def paths_of_list(
     return paths, table.rows
 
 
+def in_batches(folder: PathLike) -> bool:
+    """Whether a folder holds CIFAR as its owners ship it, and no image files."""
+    place = Path(folder)
+    return bool(_forms_in(place, [*CIFAR_MD5])) and not any(map(is_image, _walked(place, set())))
+
+
 def _image_files(folder: Path, problems: Problems) -> list[Path]:
     if not folder.is_dir():
         problems.add(f"{folder} must be a folder of images, got no such folder")
@@ -1168,7 +1175,10 @@ def _image_files(folder: Path, problems: Problems) -> list[Path]:
     paths = sorted(path for path in files if is_image(path))
     others = Counter(path.suffix.lower() for path in files if _may_be_an_image(path))
     told = ", ".join(f"{n:,} {suffix or 'without a suffix'}" for suffix, n in others.most_common(10))
-    problems.check(bool(paths), f"{folder} must hold images ({', '.join(IMAGE_SUFFIXES)}), got {told or 'none'}")
+    batches = "; CIFAR's batches are read by name: --dataset (dataset)" if in_batches(folder) else ""
+    problems.check(
+        bool(paths), f"{folder} must hold images ({', '.join(IMAGE_SUFFIXES)}), got {told or 'none'}{batches}"
+    )
     if paths and others:
         warnings.warn(
             f"{folder}: files that are not read as images are left out: {told}; to have them, convert them to PNG",

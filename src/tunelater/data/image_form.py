@@ -509,6 +509,11 @@ class ImageForm:
         source = self._reading(reading)
         if self.images.size is None:
             raise InputError("this run takes images as they are, and not files; fit again with a size (images.size)")
+        if Path(data).is_dir() and benchmarks.in_batches(data):
+            raise InputError(
+                f"{data} holds CIFAR's batches, and predicting takes image files: give a folder of them, a list or "
+                "one. How good a point is on the dataset's own images is what `tunelater evaluate` says"
+            )
         paths, kept = _files_of(Path(data), keep, for_csv, source)
         return ImageFiles(self.images, paths, kept, source)
 
