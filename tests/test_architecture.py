@@ -24,6 +24,7 @@ LAYERS = [
     ["data.benchmarks", "data.preprocessing", "data.forms"],
     ["data.table_form", "data.image_form"],
     ["recipes", "scoring"],
+    ["calibration"],
     ["tuning"],
     ["runs"],
     ["training"],

@@ -319,10 +319,10 @@ def _finite(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def keyed_rng(
-    seed: int, purpose: Literal["lambda", "shuffle", "noise", "posterior", "bootstrap"], index: int = 0
+    seed: int, purpose: Literal["lambda", "shuffle", "noise", "posterior", "bootstrap", "folds"], index: int = 0
 ) -> np.random.Generator:
     """A generator that depends on its key alone, so that nothing random needs to be carried along or restored."""
-    stream = ("lambda", "shuffle", "noise", "posterior", "bootstrap").index(purpose)
+    stream = ("lambda", "shuffle", "noise", "posterior", "bootstrap", "folds").index(purpose)
     return np.random.Generator(np.random.Philox(key=np.array([seed, (stream << 56) | index], np.uint64)))
 
 
