@@ -524,6 +524,8 @@ PARTS, NO_FOLDER, TABLE = "parts", "no-folder", "t.csv"
             "--dataset cifar10-automobile-truck --weights w.pt",
             ["resnet32 starts from random weights, got --weights w.pt", "must hold cifar-10-batches-bin"],
         ),
+        (PARTS, "--positive cracked --config odd.toml", ["3 colours and 32 pixels, got Given groups=1"]),
+        (PARTS, "--positive crackd --config depths.toml", ["timm must be able to make 'resnet18'", "did you mean"]),
         (PARTS, "--positive cracked --config c.toml --weights w.pt", ["resnet32 starts from random weights"]),
         (
             PARTS,
@@ -541,6 +543,8 @@ def test_what_is_wrong_is_told_without_what_follows_from_it(
     Path("parts").symlink_to(place / "parts")
     pd.DataFrame({"x": np.sqrt(range(40)), "y": [0, 1] * 20}).to_csv("t.csv", index=False)
     Path("c.toml").write_text(quick().to_toml())
+    for name, option in (("odd.toml", {"in_chans": 1}), ("depths.toml", {"layers": 3})):
+        Path(name).write_text(recipes.images("resnet18", size=32, **option).to_toml())
     told = refused("fit", data, *shlex.split(options), "--out", "run", "--cache", "cache")
     assert len(told) == len(words), told
     for word, line in zip(words, told, strict=True):

@@ -21,7 +21,7 @@ from tunelater.data.splits import Splits, TensorSplit, class_counts
 from tunelater.distributions import LambdaSpace, Linear
 from tunelater.film import Stage
 from tunelater.losses import loss_family
-from tunelater.models import TRUNKS, ResNet32, TimmTrunk, build
+from tunelater.models import TRUNKS, ResNet32, TimmTrunk, build, problems_of_images
 from tunelater.problems import InputError
 from tunelater.scoring import score
 from tunelater.training import train
@@ -179,6 +179,48 @@ def test_options_go_to_timm() -> None:
     (problem,) = problems_of(SMALL, depht=3)
     assert "depht" in problem
     assert SMALL in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("vit_tiny_patch16_224", {"drop_rate": "a"}, "correct or remove them"),
+        ("vit_tiny_patch16_224", {"drop_rate": 7}, "got 7; correct or remove them"),
+        ("convnext_tiny", {"depths": [1]}, "got IndexError with the model.options {'depths': [1]}"),
+        ("convnext_tiny", {"pretrained_cfg": 3}, "got AttributeError"),
+        (SMALL, {"features_only": True}, "features_only is not to be set: a trunk ends in pooled features"),
+        (SMALL, {"num_classes": 3}, "num_classes is not to be set"),
+        (SMALL, {"name": "x"}, "name is not to be set: the network is what model.trunk"),
+        (SMALL, {"checkpoint_path": "x"}, "by model.options.weights"),
+        (SMALL, {"pretrained": "yes"}, "pretrained is true or false, got 'yes'"),
+        (SMALL, {"weights": 3}, "weights is a file, got 3"),
+        (SMALL, {"weights": "x", "pretrained": True}, "not both; got 'x'"),
+    ],
+)
+def test_impossible_options_are_refused(name: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as error:
+        build(Config(model=ModelConfig(name, options)))
+    (problem,) = error.value.problems
+    assert words in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "size", "words"),
+    [
+        (SMALL, {}, 64, None),
+        (SMALL, {"drop_rate": 7}, 64, "got dropout probability has to be between 0 and 1"),
+        (SMALL, {"in_chans": 1}, 64, "3 colours and 64 pixels, got Given groups=1"),
+        (SMALL, {"global_pool": ""}, 64, "give features (1, 96), got (1, 96, 2, 2)"),
+        ("vit_tiny_patch16_224", {"img_size": 32}, 32, None),
+        ("vit_tiny_patch16_224", {"img_size": 32}, 64, "3 colours and 64 pixels, got "),
+        ("resnet32", {}, 32, None),
+        ("resnet32", {}, 1, None),
+    ],
+)
+def test_trunks_that_take_no_images_are_found(name: str, options: dict[str, Any], size: int, words: str | None) -> None:
+    told = problems_of_images(build(with_trunk(name, **options)).trunk, size)
+    assert len(told) == (words is not None)
+    assert words is None or words in told[0]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from tunelater import vision
 from tunelater.config import Config
 from tunelater.film import FiLM, LossConditional, Place, Stage, StageFiLM
-from tunelater.problems import InputError, Problems
+from tunelater.problems import Problems
 
 
 class TabularMLP(nn.Module):
@@ -120,11 +120,19 @@ class TimmTrunk(nn.Module):
     """
 
     def __init__(
-        self, name: str, *, pretrained: bool = False, weights: str | Path | None = None, **options: Any
+        self, name: str, /, *, pretrained: bool = False, weights: str | Path | None = None, **options: Any
     ) -> None:
         super().__init__()
-        if pretrained and weights is not None:
-            raise InputError(f"give pretrained=True or a file of weights, not both; got {str(weights)!r}")
+        problems = Problems()
+        problems.check(isinstance(pretrained, bool), f"model.options.pretrained is true or false, got {pretrained!r}")
+        problems.check(
+            weights is None or isinstance(weights, str | Path), f"model.options.weights is a file, got {weights!r}"
+        )
+        problems.check(
+            pretrained is not True or weights is None,
+            f"give pretrained=True or a file of weights, not both; got {str(weights)!r}",
+        )
+        problems.raise_if_any()
         self.name, self.options = name, options
         self.backbone = vision.backbone(name, pretrained=pretrained, **options)
         if weights is not None:
@@ -140,6 +148,21 @@ class TimmTrunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.backbone(x)
+
+
+def problems_of_images(trunk: nn.Module, size: int) -> list[str]:
+    """Why a trunk gives no features (N, C) of images (N, 3, size, size); it is passed a black one, to see.
+
+    It is left in evaluation mode.
+    """
+    told = f"the trunk must take images of 3 colours and {size} pixels"
+    try:
+        with torch.inference_mode():
+            features = trunk.eval()(torch.zeros(1, 3, size, size))
+    except Exception as error:  # of any model's code
+        return [f"{told}, got {vision.first_line(error)}; change model.options or images.size (--size)"]
+    shape, expected = tuple(features.shape), (1, cast(int, trunk.channels))
+    return [] if shape == expected else [f"{told} and give features {expected}, got {shape}; change model.options"]
 
 
 TRUNKS: Mapping[str, Callable[..., nn.Module]] = {"mlp": TabularMLP, "resnet32": ResNet32}

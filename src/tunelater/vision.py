@@ -157,13 +157,17 @@ def problems_of_size(name: str, size: int | None) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------ backbones
 
 
-def backbone(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
+def backbone(name: str, /, *, pretrained: bool = False, **options: Any) -> nn.Module:
     """timm's model without its classifier: images -> pooled features.
 
     Raises:
-        InputError: an unknown name or option, or weights that cannot be had.
+        InputError: an unknown name, an option that is unknown, impossible or not to be set, or weights that cannot be
+            had.
     """
     problems = problems_of_backbone(name)
+    problems += [
+        f"model.options.{option} is not to be set: {why}" for option, why in _NO_OPTIONS.items() if option in options
+    ]
     if problems:
         raise InputError(problems)
     library = timm()
@@ -177,8 +181,21 @@ def backbone(name: str, *, pretrained: bool = False, **options: Any) -> nn.Modul
         return library.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except OSError as error:
         raise InputError(_no_download(name, error)) from None
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise InputError(f"timm cannot make {name!r} with {options or 'no options'}: {_first_line(error)}") from None
+    except Exception as error:  # wherever an odd value leads the code of a model
+        raise InputError(
+            f"timm must be able to make {name!r}, got {type(error).__name__} with the model.options {options}: "
+            f"{first_line(error)}; correct or remove them"
+        ) from None
+
+
+_NO_OPTIONS = {
+    **dict.fromkeys(("name", "model_name"), "the network is what model.trunk (--backbone) names"),
+    **dict.fromkeys(
+        ("num_classes", "features_only"), "a trunk ends in pooled features, and a layer for two classes follows"
+    ),
+    "checkpoint_path": "weights come from a file by model.options.weights (--weights)",
+}
+"""Options of timm's that would make something else than a trunk, or that are set here, and why."""
 
 
 def _check_hub(name: str) -> None:
@@ -196,12 +213,13 @@ def _check_hub(name: str) -> None:
 
 def _no_download(name: str, error: Exception) -> str:
     return (
-        f"the pretrained weights of {name!r} could not be downloaded ({_first_line(error)}); pass a file of them "
+        f"the pretrained weights of {name!r} could not be downloaded ({first_line(error)}); pass a file of them "
         "instead: --weights FILE (weights=FILE), .safetensors or a state dict of PyTorch"
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -225,7 +243,7 @@ def stages(
     try:
         shapes = _shapes(model, [module for module, _ in named], (2, in_chans, height, width))
     except Exception as error:  # of any model's code
-        raise InputError(f"the stages of {name!r} cannot be traced ({_first_line(error)}); {_INSTEAD}") from None
+        raise InputError(f"the stages of {name!r} cannot be traced ({first_line(error)}); {_INSTEAD}") from None
     channels_last = getattr(model, "output_fmt", None) == "NHWC"
     axes = [_channel_axis(shapes[module], channels, channels_last) for module, channels in named]
     if None in axes or len(shapes) < len(named):

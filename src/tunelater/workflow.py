@@ -37,7 +37,7 @@ from tunelater.data.imbalance import problems_of_beta, problems_of_fractions, su
 from tunelater.data.reading import checked_file
 from tunelater.data.splits import Split, Splits, class_counts
 from tunelater.data.table_form import prepare_table
-from tunelater.models import TRUNKS, build
+from tunelater.models import TRUNKS, build, problems_of_images
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 from tunelater.runs import FORMAT as RUN_FORMAT
 from tunelater.runs import Run, another_lives, building, output_problems, publish
@@ -566,10 +566,15 @@ def _prepared_images(
         found.check(config.images is not None, "the config is one for tables, got images; it needs a part [images]")
     if config is not None and config.images is not None:
         with problems_of(found):
+            trunk = None
             if not (found and config.model.options.get("pretrained")):
-                build(config)
+                trunk = build(config).trunk
+            unfit = []
             if config.model.trunk not in TRUNKS:
-                found.add(*vision.problems_of_size(config.model.trunk, config.images.size))
+                unfit = vision.problems_of_size(config.model.trunk, config.images.size)
+            if trunk is not None and config.images.size is not None:
+                unfit = unfit or problems_of_images(trunk, config.images.size)
+            found.add(*unfit)
     listed = None
     if not (found and source.download):
         with problems_of(found):
