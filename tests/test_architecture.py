@@ -25,6 +25,7 @@ LAYERS = [
     ["data.table_form", "data.image_form"],
     ["recipes", "scoring"],
     ["calibration"],
+    ["histograms"],
     ["tuning"],
     ["runs"],
     ["training"],
