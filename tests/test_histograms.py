@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tunelater.histograms import Bins, ScoreHistograms, merged
+from tunelater.intervals import of_proper_scores, of_ranking
 from tunelater.losses import logit
 from tunelater.metrics import THRESHOLD_METRICS, Ranking, confusion, evaluate, metric, prior_weight, threshold_metric
 from tunelater.problems import InputError
@@ -184,6 +185,41 @@ def test_the_best_threshold_of_the_histogram_is_hardly_worse_than_the_best_of_al
             m = threshold_metric(name)
             best = max if m.higher_is_better else min
             assert best(m.values(c)) == pytest.approx(best(m.values(exact)), abs=1e-3)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("prior", [None, 0.02])
+def test_intervals_are_those_of_the_scores(weighted: bool, prior: float | None) -> None:
+    scores = made(3000, 1, weighted=weighted)
+    found = ScoreHistograms.of(scores).intervals(0, prior=prior, confidence=0.9)
+    kw = {"prior": prior, "confidence": 0.9}
+    moved = scores.log_odds[0] + (0 if prior is None else logit(prior) - logit(scores.prior))
+    exact = of_ranking(scores.log_odds[0], scores.target, scores.weight, **kw) | of_proper_scores(
+        moved.astype(np.float64), scores.target, scores.weight, **kw
+    )
+    assert list(found) == list(exact)
+    for name, e in exact.items():
+        assert found[name] == pytest.approx(e, abs=5e-4), name
+    values = ScoreHistograms.of(scores).evaluate(list(found), prior=prior)
+    assert {n: e.value for n, e in found.items()} == pytest.approx({n: v[0] for n, v in values.items()})
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1.5, 40.0]))
+def test_samples_that_stand_for_many_are_decided_on_as_they_are(seed: int, spread: float) -> None:
+    scores = made(200, 1, seed=seed, spread=spread, weighted=True)
+    histograms = ScoreHistograms.of(scores, Bins(5))
+    log_odds, target, weight, squares = histograms.samples(0)
+    assert scores.weight is not None
+    assert weight.sum() == pytest.approx(scores.weight.sum())
+    assert squares.sum() == pytest.approx((scores.weight**2).sum())
+    for edge in histograms.curve(0, every_bin=True).threshold:
+        for t in (edge, histograms.threshold(0, edge)):
+            exact, ours = (
+                confusion(scores.log_odds, scores.target, t, scores.weight),
+                confusion(log_odds, target, t, weight),
+            )
+            assert [v[0] for v in ours.values()] == pytest.approx([v[0] for v in exact.values()])
 
 
 # ------------------------------------------------------------------------------------------- pieces and shards

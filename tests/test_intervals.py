@@ -39,7 +39,7 @@ def sample(
 
 
 def everything(
-    x: NDArray, target: NDArray, weight: NDArray | None, prior: float | None, **kw: float
+    x: NDArray, target: NDArray, weight: NDArray | None, prior: float | None, **kw: float | NDArray
 ) -> dict[str, Estimate]:
     given = {"prior": prior, **kw}
     return of_ranking(x, target, weight, **given) | of_proper_scores(x - 2, target, weight, **given)
@@ -366,6 +366,26 @@ def test_intervals_cover_the_truth(positives: int, area: float, weighted: bool, 
         covered = 1 - (above + below) / repeats
         assert 0.95 - tolerance <= covered <= min(0.95 + tolerance + slack, 0.999), (name, covered)
         assert not (slack == 0 and min(above, below) == 0), (name, above, below)
+
+
+# ------------------------------------------------------------------------------------------- scores of several samples
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.sampled_from([None, 0.02, 0.6]))
+def test_a_score_may_stand_for_several_samples(seed: int, weighted: bool, prior: float | None) -> None:
+    x, target, weight = sample(seed, ties=True, weighted=weighted)
+    weight = np.ones(len(x)) if weight is None else weight
+    if not all(weight[target == c].any() for c in (0, 1)):
+        return
+    pairs, place = np.unique(np.stack([x, target]), axis=1, return_inverse=True)
+    sums, squares = (np.bincount(place.ravel(), w) for w in (weight, weight**2))
+    given_together = everything(pairs[0], pairs[1].astype(int), sums, prior, squares=squares)
+    for name, each in everything(x, target, weight, prior).items():
+        assert given_together[name] == pytest.approx(each, rel=1e-9, abs=1e-12), name
+    assert effective_size(sums, squares) == pytest.approx(effective_size(weight))
+    means = of_mean(x, target, weight, prior=prior), of_mean(*pairs, sums, squares=squares, prior=prior)
+    assert means[1] == pytest.approx(means[0], rel=1e-9, abs=1e-12)
 
 
 # ------------------------------------------------------------------------------------------- refusals

@@ -42,6 +42,7 @@ import torch
 from numpy.typing import NDArray
 
 from tunelater.distributions import Lambdas, at
+from tunelater.intervals import Estimate, of_proper_scores, of_ranking, problems_of_confidence
 from tunelater.losses import logit
 from tunelater.metrics import (
     Constraint,
@@ -436,8 +437,47 @@ class ScoreHistograms:
         low, high = np.array(per_lambda(lambda i: self._enclosed(i, m, prior), len(self))).T
         return low, high
 
-    def _checked(self, names: Sequence[str], prior: float | None) -> list[Metric]:
+    def intervals(self, index: int, *, prior: float | None = None, confidence: float = 0.95) -> dict[str, Estimate]:
+        """`auc`, `average_precision`, `brier` and `log_loss` of one lambda with the intervals of `tunelater.intervals`,
+        which are about chance; `bounds` are about binning.
+
+        Args:
+            prior: as for `evaluate`.
+            confidence: of the intervals, in (0, 1).
+
+        Raises:
+            InputError: a prior or confidence outside (0, 1), one class only.
+        """
+        self._checked((), prior, problems_of_confidence(confidence))
+        log_odds, target, weight, squares = self.samples(index)
+        moved = log_odds.astype(np.float64) + self._shift(prior)
+        given: dict[str, Any] = {"squares": squares, "prior": prior, "confidence": confidence}
+        return of_ranking(log_odds, target, weight, **given) | of_proper_scores(moved, target, weight, **given)
+
+    def samples(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.int8], Floats, Floats]:
+        """One lambda as samples that stand for many: each bin's of each class as one.
+
+        Returns:
+            Log-odds (the centres of bins, on the same side of every edge as what is in them), targets, sums of weights
+            and of squared weights, (M,) each with M at most 2 B.
+        """
+        squares = self.counts if self.squares is None else self.squares
+        filled = [np.flatnonzero(of_class) for of_class in self.counts[index]]
+        centres = self.bins.centres
+        return (
+            np.concatenate([centres[some] for some in filled]),
+            np.repeat(np.array([0, 1], np.int8), [len(some) for some in filled]),
+            np.concatenate([self.counts[index, c, some] for c, some in enumerate(filled)]).astype(np.float64),
+            np.concatenate([squares[index, c, some] for c, some in enumerate(filled)]).astype(np.float64),
+        )
+
+    def _shift(self, prior: float | None) -> float:
+        """What moves log-odds to a prior."""
+        return 0.0 if prior is None else logit(prior) - logit(self.prior)
+
+    def _checked(self, names: Sequence[str], prior: float | None, found: Iterable[str] = ()) -> list[Metric]:
         problems = Problems()
+        problems.add(*found)
         wanted = []
         for name in names:
             try:
@@ -485,7 +525,7 @@ class ScoreHistograms:
         self, index: int, of_negatives: NDArray[np.floating], of_positives: NDArray[np.floating], prior: float | None
     ) -> tuple[float, float]:
         """Brier score and log-loss (nats) where the scores of each bin are replaced by (B,) others, for each class."""
-        shift = 0.0 if prior is None else logit(prior) - logit(self.prior)
+        shift = self._shift(prior)
         means, totals = [], []
         for counts, values, sign in zip(self.counts[index], (of_negatives, of_positives), (1.0, -1.0), strict=True):
             some = np.flatnonzero(counts)

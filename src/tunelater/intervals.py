@@ -12,6 +12,9 @@ interval given contains both. `benchmarks/intervals.py` measures what this cover
 
 Weights say how much a sample counts, not how often it was seen: multiplying all by a number changes nothing. Variances
 are those of weighted means, and the number of samples of a class is Kish's effective one, (sum w)^2 / sum w^2.
+
+Where a score stands for several samples (a bin of a histogram), its weight is the sum of theirs, and the sum of their
+squared weights is given besides as `squares`: the same as if each had been given.
 """
 
 from __future__ import annotations
@@ -43,9 +46,13 @@ class Estimate(NamedTuple):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def effective_size(weight: Floats) -> float:
-    """Kish's effective number of samples of (N,) weights: N where all are equal."""
-    return float(weight.sum() ** 2 / (weight**2).sum())
+def effective_size(weight: Floats, squares: Floats | None = None) -> float:
+    """Kish's effective number of samples of (N,) weights: N where all are equal.
+
+    Args:
+        squares: (N,) sums of squared weights, where each weight is that of several samples.
+    """
+    return float(weight.sum() ** 2 / (weight**2 if squares is None else squares).sum())
 
 
 def problems_of_confidence(confidence: float) -> list[str]:
@@ -64,10 +71,12 @@ class _Mean(NamedTuple):
     """Kish's effective number of samples."""
 
     @classmethod
-    def of(cls, values: Floats, weight: Floats) -> _Mean:
-        share = weight / weight.sum()
-        value = float(share @ values)
-        return cls(value, float((share * (values - value)) @ (share * (values - value))), effective_size(weight))
+    def of(cls, values: Floats, weight: Floats, squares: Floats | None = None) -> _Mean:
+        total = weight.sum()
+        value = float(weight @ values / total)
+        shares = (weight if squares is None else np.sqrt(squares)) / total
+        spread = shares * (values - value)
+        return cls(value, float(spread @ spread), effective_size(weight, squares))
 
     @property
     def unbiased(self) -> float:
@@ -127,23 +136,29 @@ class _Sample:
     positive: Floats
     """Weights of the positives."""
     negative: Floats
+    squares: tuple[Floats, Floats] | tuple[None, None]
+    """Of the weights, of the positives and the negatives; None where each sample has a weight of its own."""
     share: float
     share_variance: float
     """Of the share as it is known here: 0 where it was stated."""
 
     @classmethod
-    def of(cls, target: NDArray, weight: Floats | None, prior: float | None) -> _Sample:
+    def of(cls, target: NDArray, weight: Floats | None, prior: float | None, squares: Floats | None) -> _Sample:
         labels = Labels.of(target)
         weight = np.ones(len(labels.sign)) if weight is None else weight
         positive, negative = weight[labels.positive], weight[labels.negative]
         share = float(positive.sum() / weight.sum()) if prior is None else prior
-        variance = share * (1 - share) / effective_size(weight) if prior is None else 0.0
-        return cls(labels, positive, negative, share, variance)
+        variance = share * (1 - share) / effective_size(weight, squares) if prior is None else 0.0
+        of_classes = (None, None) if squares is None else (squares[labels.positive], squares[labels.negative])
+        return cls(labels, positive, negative, of_classes, share, variance)
 
     def means(self, values: Floats) -> tuple[_Mean, _Mean]:
         """Of (N,) values over the positives, and over the negatives."""
-        labels = self.labels
-        return _Mean.of(values[labels.positive], self.positive), _Mean.of(values[labels.negative], self.negative)
+        labels, (positive, negative) = self.labels, self.squares
+        return (
+            _Mean.of(values[labels.positive], self.positive, positive),
+            _Mean.of(values[labels.negative], self.negative, negative),
+        )
 
     def mean(self, positive: float, negative: float) -> float:
         """Over the population, from those of the classes."""
@@ -159,6 +174,7 @@ def of_ranking(
     target: NDArray,
     weight: Floats | None = None,
     *,
+    squares: Floats | None = None,
     prior: float | None = None,
     confidence: float = 0.95,
 ) -> dict[str, Estimate]:
@@ -172,26 +188,30 @@ def of_ranking(
         scores: (N,) finite logits.
         target: (N,) 0 or 1, with both present.
         weight: (N,) sample weights, some of each class above 0.
+        squares: (N,) sums of squared weights, where a score stands for several samples.
         prior: the share of positives that average precision is for; None takes the samples' own, whose uncertainty
             then counts.
         confidence: of the intervals, in (0, 1).
     """
-    sample = _Sample.of(target, weight, prior)
+    sample = _Sample.of(target, weight, prior, squares)
     ranking = Ranking(scores, sample.labels)
     curve = ranking.curve(weight)
+    # As the curve has its weights: from the highest positive down, between two ends.
+    ranked = None if squares is None else ranking.curve(squares).weight
     return {
-        "auc": _of_auc(ranking, curve, sample, confidence),
-        "average_precision": _of_average_precision(ranking, curve.at_prior(sample.share), sample, confidence),
+        "auc": _of_auc(ranking, curve, sample, ranked, confidence),
+        "average_precision": _of_average_precision(ranking, curve.at_prior(sample.share), sample, ranked, confidence),
     }
 
 
-def _of_auc(ranking: Ranking, c: Curve, sample: _Sample, confidence: float) -> Estimate:
+def _of_auc(ranking: Ranking, c: Curve, sample: _Sample, squares: Floats | None, confidence: float) -> Estimate:
     """From placements: of each positive among the negatives, and of each negative among the positives."""
     below = 1 - (c.fp[1:-1] + c.fp_above[1:-1]) / 2 / c.negatives
     share_below = np.append(0, np.cumsum(c.weight[-2:0:-1])) / c.positives
     lower, up_to = ranking.places_of_negatives
     above = 1 - (share_below[lower] + share_below[up_to]) / 2
-    positive, negative = _Mean.of(below, c.weight[1:-1]), _Mean.of(above, sample.negative)
+    positive = _Mean.of(below, c.weight[1:-1], None if squares is None else squares[1:-1])
+    negative = _Mean.of(above, sample.negative, sample.squares[1])
     value = float(auc(c)[0])
     more = positive.joined_by(0.5), negative.joined_by(0.5)
     centre = value + sum(after.value - before.value for before, after in zip((positive, negative), more, strict=True))
@@ -203,7 +223,9 @@ def _of_auc(ranking: Ranking, c: Curve, sample: _Sample, confidence: float) -> E
     )
 
 
-def _of_average_precision(ranking: Ranking, c: Curve, sample: _Sample, confidence: float) -> Estimate:
+def _of_average_precision(
+    ranking: Ranking, c: Curve, sample: _Sample, squares: Floats | None, confidence: float
+) -> Estimate:
     """From influences.
 
     With R and F the true and false positive rates, pi the share of positives and P = pi R / D, D = pi R + (1 - pi) F,
@@ -217,7 +239,11 @@ def _of_average_precision(ranking: Ranking, c: Curve, sample: _Sample, confidenc
     by_r, by_f, by_pi = pi * (1 - pi) * f / alerts**2, -pi * (1 - pi) * r / alerts**2, r * f / alerts**2
     of_positives = tp / alerts + np.append(0, np.cumsum(w * by_r))[ranking.positives_up_to]
     of_negatives = np.append(0, np.cumsum(w * by_f))[ranking.places_of_negatives[1]]
-    positive, negative = _Mean.of(of_positives, w), _Mean.of(of_negatives, sample.negative)
+    ascending = None if squares is None else squares[-2:0:-1] / sample.positive.sum() ** 2
+    positive, negative = (
+        _Mean.of(of_positives, w, ascending),
+        _Mean.of(of_negatives, sample.negative, sample.squares[1]),
+    )
     of_share = float(w @ by_pi) ** 2 * sample.share_variance
     rest = negative.unbiased + of_share
     t = _t(confidence, (positive.unbiased, negative.unbiased), (positive.freedom, negative.freedom), of_share)
@@ -235,6 +261,7 @@ def of_proper_scores(
     target: NDArray,
     weight: Floats | None = None,
     *,
+    squares: Floats | None = None,
     prior: float | None = None,
     confidence: float = 0.95,
 ) -> dict[str, Estimate]:
@@ -245,9 +272,9 @@ def of_proper_scores(
 
     Args:
         log_odds: (N,) posterior log-odds, float64.
-        target, weight, prior, confidence: as for `of_ranking`.
+        target, weight, squares, prior, confidence: as for `of_ranking`.
     """
-    sample = _Sample.of(target, weight, prior)
+    sample = _Sample.of(target, weight, prior, squares)
     average = [mean.value for mean in sample.means(log_odds)]
     losses = sample_scores(log_odds, sample.labels.sign)
     swapped = sample_scores(np.array(average[::-1]), np.array([-1.0, 1.0]))
@@ -274,6 +301,7 @@ def of_mean(
     target: NDArray,
     weight: Floats | None = None,
     *,
+    squares: Floats | None = None,
     prior: float | None = None,
     confidence: float = 0.95,
 ) -> Estimate:
@@ -281,9 +309,9 @@ def of_mean(
     scale.
 
     Args:
-        target, weight, prior, confidence: as for `of_ranking`.
+        target, weight, squares, prior, confidence: as for `of_ranking`.
     """
-    sample = _Sample.of(target, weight, prior)
+    sample = _Sample.of(target, weight, prior, squares)
     means = sample.means(values)
     t, variance, _ = _of_strata(sample, means, confidence)
     value, reach = sample.mean(*(mean.value for mean in means)), t * math.sqrt(variance)
