@@ -27,6 +27,7 @@ from tunelater.calibration import (
     Reliability,
     brier_decomposition,
     calibrated,
+    draw_reliability,
     expected_calibration_error,
     fit_calibration,
     probabilities,
@@ -521,3 +522,44 @@ def test_useless_and_perfect_probabilities() -> None:
     np.testing.assert_allclose(base, (0.09, 0, 0, 0.09), atol=1e-15)
     sure = brier_decomposition(np.where(y == 1, 800.0, -800.0), y)
     np.testing.assert_allclose(sure, (0, 0, 0.09, 0.09), atol=1e-15)
+
+
+# ------------------------------------------------------------------------------------------- the diagram
+
+
+@pytest.mark.parametrize("scale", ["logit", "linear"])
+def test_diagram_shows_every_bin(scale: str) -> None:
+    from matplotlib.figure import Figure
+
+    s, y = drawn(1000, prior=0.05)
+    of = reliability(s, y)
+    axes = Figure().subplots()
+    axes.set(xscale=scale, yscale=scale)
+    of.draw(axes, "link")
+    filled, hollow = axes.lines[1:3]
+    both = (of.observed > 0) & (of.observed < 1)
+    np.testing.assert_allclose(filled.get_xydata(), np.stack([of.predicted[both], of.observed[both]], axis=1))
+    np.testing.assert_allclose(hollow.get_xydata(), np.stack([of.predicted[~both], of.high[~both]], axis=1))
+    assert len(hollow.get_xdata()) > 0
+    assert hollow.get_markerfacecolor() == "white"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_diagram_of_several_series_is_written(suffix: str, tmp_path: Path) -> None:
+    s, y = drawn(1000, prior=0.05)
+    path = tmp_path / f"diagram{suffix}"
+    draw_reliability({"link": reliability(s, y), "softmax": reliability(3 * s, y)}, path, title="A table")
+    assert path.stat().st_size > 5000
+    assert path.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml")
+
+
+def test_all_problems_of_a_diagrams_file_come_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = reliability(*drawn(100, prior=0.3))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError) as error:
+        draw_reliability(dict.fromkeys("abcdef", of), tmp_path / "diagram.jpg", scale="logic")
+    told = "\n".join(error.value.problems)
+    assert len(error.value.problems) == 4
+    for part in ("pip install 'tunelater[demo]'", "'diagram.jpg'", "did you mean 'logit'", "got 6"):
+        assert part in told
+    assert not list(tmp_path.iterdir())

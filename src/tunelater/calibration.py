@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
+import io
 import itertools
 import json
 import math
@@ -745,20 +747,24 @@ class Reliability:
             deviation *= np.sqrt(self.variance / (p * (1 - p)))
         return float(self.weight @ np.where((p > 0) & (p < 1), deviation, 0.0))
 
-    def draw(self, axes: Any, label: str = "", *, marker: str = "o", colour: str = "black", curve: bool = True) -> None:
-        """Draw the bins with their intervals, and the isotonic curve, into Matplotlib axes, on whatever scale.
+    def draw(self, axes: Any, label: str = "", *, colour: str = "black", marker: str = "o") -> None:
+        """Draw the bins with their intervals, and the isotonic curve, into Matplotlib axes of linear or logit scale.
 
-        A bin without positives (or negatives) has a hollow marker at the end of its interval, because a logit scale has
-        no place for 0 and 1.
+        A bin of one class has a hollow marker at the inner end of its interval: a logit scale has no place for 0 and 1.
         """
         place = np.where(self.observed <= 0, self.high, np.where(self.observed >= 1, self.low, self.observed))
-        seen = (self.observed > 0) & (self.observed < 1)
-        if curve:
-            axes.plot(*self.curve, color=colour, alpha=0.45, lw=1.2, zorder=2)
-        axes.vlines(self.predicted, np.maximum(self.low, 1e-12), np.minimum(self.high, 1 - 1e-12), color=colour, lw=1)
-        for some, fill in ((seen, colour), (~seen, "white")):
-            style = {"marker": marker, "ms": 5, "ls": "none", "color": colour, "mfc": fill, "zorder": 3}
-            axes.plot(self.predicted[some], place[some], label=label if fill == colour else None, **style)
+        both = (self.observed > 0) & (self.observed < 1)
+        low, high = np.maximum(self.low, _LEAST), np.minimum(self.high, 1 - _LEAST)
+        style = {"marker": marker, "ms": 5, "color": colour, "lw": 1}
+        axes.plot(*np.clip(self.curve, _LEAST, 1 - _LEAST), color=colour, lw=1, alpha=0.5, zorder=2)
+        axes.vlines(self.predicted, low, high, color=colour, lw=1, zorder=3)
+        axes.plot(self.predicted[both], place[both], ls="none", zorder=4, **style)
+        axes.plot(self.predicted[~both], place[~both], ls="none", mfc="white", zorder=4, **style)
+        axes.plot([], [], label=label, **style)
+
+
+_LEAST = 1e-12
+"""The nearest to 0 and 1 that is drawn, far outside of the picture."""
 
 
 class CalibrationError(NamedTuple):
@@ -906,3 +912,71 @@ def brier_decomposition(log_odds: ArrayLike, target: ArrayLike, weight: ArrayLik
     positive, negative = (np.add.reduceat(mass, starts) for mass in (positive, negative))
     recalibrated = float((positive * negative / (positive + negative)).sum())
     return BrierDecomposition(brier, max(brier - recalibrated, 0.0), max(uncertainty - recalibrated, 0.0), uncertainty)
+
+
+# ------------------------------------------------------------------------------------------- the diagram
+
+_LOOKS = (("#000000", "o"), ("#D55E00", "s"), ("#0072B2", "^"), ("#999999", "D"), ("#56B4E9", "v"))
+"""Colours of the palette of Okabe and Ito with markers, which also tell in greyscale."""
+_TICKS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
+
+
+def draw_reliability(
+    of: Reliability | Mapping[str, Reliability], path: str | Path, *, title: str = "", scale: str = "logit"
+) -> None:
+    """Write a reliability diagram: one series or several, up to five, by name.
+
+    Args:
+        of: what `reliability` gives.
+        path: a file, overwritten, whose ending says its format: .png, .pdf or .svg.
+        scale: of both axes: `logit`, which shows the small probabilities of rare events, or `linear`.
+
+    Raises:
+        InputError: Matplotlib is missing; another ending or scale, or too many series.
+    """
+    path = Path(path)
+    series = {"": of} if isinstance(of, Reliability) else dict(of)
+    problems = Problems()
+    if importlib.util.find_spec("matplotlib") is None:
+        problems.add("a reliability diagram needs matplotlib: pip install 'tunelater[demo]'")
+    formats = (".png", ".pdf", ".svg")
+    problems.check(path.suffix in formats, f"a diagram's file ends in {', '.join(formats)}, got {path.name!r}")
+    scales = ("linear", "logit")
+    if scale not in scales:
+        problems.add(f"there is no scale {scale!r}{did_you_mean(str(scale), scales)}")
+    several = 0 < len(series) <= len(_LOOKS)
+    problems.check(several, f"a diagram holds 1 to {len(_LOOKS)} series, got {len(series)}: draw several diagrams")
+    problems.raise_if_any()
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6, 3.6), dpi=200, layout="constrained")
+    axes = figure.subplots()
+    low, high = _limits(series.values()) if scale == "logit" else (0.0, 1.0)
+    along = expit(np.linspace(logit(low), logit(high), 200)) if scale == "logit" else np.array([0.0, 1.0])
+    axes.plot(along, along, color="#999999", ls="--", lw=1, zorder=1)
+    for (name, one), (colour, marker) in zip(series.items(), _LOOKS, strict=False):
+        one.draw(axes, name, colour=colour, marker=marker)
+    axes.set(xscale=scale, yscale=scale, xlim=(low, high), ylim=(low, high), title=title)
+    axes.set(xlabel="predicted probability", ylabel="observed share of positives")
+    if scale == "logit":
+        ticks = [p for p in _TICKS if low <= p <= high]
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks(ticks, [f"{p:.6f}".rstrip("0") for p in ticks])
+            axis.set_ticks([], minor=True)
+    axes.set_aspect("equal")
+    axes.spines[["top", "right"]].set_visible(False)
+    if any(series):
+        axes.legend(loc="upper left", frameon=False, fontsize=8)
+    file = io.BytesIO()
+    figure.savefig(file, format=path.suffix[1:])
+    path.write_bytes(file.getvalue())
+
+
+def _limits(all_series: Iterable[Reliability]) -> tuple[float, float]:
+    """What a logit scale must hold: all bins, and the ends of their intervals that are inside of (0, 1)."""
+    seen = np.concatenate([np.concatenate([one.predicted, one.low, one.high]) for one in all_series])
+    seen = seen[(seen > 1e-6) & (seen < 1 - 1e-6)]
+    ends = np.array([seen.min(), seen.max()]) if len(seen) else np.array([0.01, 0.99])
+    low, high = expit(np.log(ends) - np.log1p(-ends) + [-0.7, 0.7])
+    return float(low), float(high)
