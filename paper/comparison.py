@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 from scipy.special import expit
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from paper.learning import LOWER_IS_BETTER, best
 from paper.methods import METHODS, Length
 from paper.store import Result
+from tunelater.calibration import KINDS, fit_calibration
 from tunelater.distributions import keyed_rng
 from tunelater.metrics import Ranking, auc, average_precision, evaluate
+from tunelater.problems import DoubtfulInputWarning
 
 Protocol = Literal["paper", "held-out", "matched trainings", "matched candidates"]
 PROTOCOLS: tuple[Protocol, ...] = ("paper", "held-out", "matched trainings", "matched candidates")
@@ -295,7 +296,7 @@ def holm(differences: Mapping[object, Difference]) -> dict[object, Difference]:
 # --------------------------------------------------------------------------------------------------- added afterwards
 
 
-CALIBRATIONS = ("softmax", "link", "temperature", "Platt", "isotonic")
+CALIBRATIONS = ("softmax", "link", "temperature", *KINDS)
 
 
 def calibrated(choice: Pick) -> dict[str, tuple[float, float]]:
@@ -309,22 +310,17 @@ def calibrated(choice: Pick) -> dict[str, tuple[float, float]]:
     temperature = optimize.minimize_scalar(
         lambda t: float(np.logaddexp(0, np.where(on_target == 1, -1, 1) * on * math.exp(t)).mean()), bounds=(-8, 4)
     )
-    platt = LogisticRegression(C=1e6).fit(_standard(on, on)[:, None], on_target)
-    rising = IsotonicRegression(y_min=1e-4, y_max=1 - 1e-4, out_of_bounds="clip").fit(on, on_target)
-    steps = rising.predict(test)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtfulInputWarning)  # that positives are few, the table shows
+        fitted = {kind: fit_calibration(kind, on, on_target)(test) for kind in KINDS}
     log_odds = {
         "softmax": test,
         "link": linked,
         "temperature": test * math.exp(float(temperature.x)),
-        "Platt": platt.decision_function(_standard(test, on)[:, None]),
-        "isotonic": np.log(steps) - np.log1p(-steps),
+        **fitted,
     }
     values = evaluate(np.stack([log_odds[name] for name in CALIBRATIONS]), target, metrics=["brier", "log_loss"])
     return {name: (float(values["brier"][i]), float(values["log_loss"][i])) for i, name in enumerate(CALIBRATIONS)}
-
-
-def _standard(values: Floats, like: Floats) -> Floats:
-    return (values - like.mean()) / (like.std() or 1.0)
 
 
 def ensemble(results: Sequence[Result], metric: str) -> tuple[float, int] | None:

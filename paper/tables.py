@@ -412,7 +412,7 @@ def _calibration_table(study: Study, methods: Sequence[Method], columns: Sequenc
         [c.label for c in columns],
         _each(study, methods, columns, entry),
         [
-            "Of the candidate with the best Brier score on the validation part, mean over seeds. The last three are "
+            "Of the candidate with the best Brier score on the validation part, mean over seeds. The last four are "
             "fitted to the validation part, whose share of positives is that of the test part; the link is fitted to "
             "nothing, and is told that share."
         ],

@@ -236,7 +236,7 @@ def test_calibration_fitted_to_the_validation_part_mends_scores_that_are_twice_t
     store = Store(tmp_path)
     store.put("ab12", record, found)
     got = comparison.calibrated(comparison.pick(store.results(), "brier"))
-    for name in ("temperature", "Platt", "isotonic"):
+    for name in ("temperature", "platt", "isotonic", "beta"):
         assert got[name][0] == pytest.approx(got["link"][0], abs=2e-3)
     assert got["softmax"][0] > got["link"][0] + 0.01
     assert got["softmax"][1] > got["link"][1] + 0.1
