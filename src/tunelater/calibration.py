@@ -964,6 +964,7 @@ def draw_reliability(
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_ticks(ticks, [f"{p:.6f}".rstrip("0") for p in ticks])
             axis.set_ticks([], minor=True)
+    axes.tick_params(labelsize=8)
     axes.set_aspect("equal")
     axes.spines[["top", "right"]].set_visible(False)
     if any(series):
