@@ -26,6 +26,7 @@ LAYERS = [
     ["recipes", "scoring"],
     ["calibration"],
     ["histograms"],
+    ["guarantee"],
     ["tuning"],
     ["runs"],
     ["training"],
