@@ -15,7 +15,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import real_data
 from data_tables import problems_of
+from real_data import needed
 from tunelater import vision
 from tunelater.data import benchmarks
 from tunelater.data.benchmarks import (
@@ -41,16 +43,6 @@ from tunelater.data.benchmarks import (
 from tunelater.data.decoding import decode
 from tunelater.data.imbalance import subsample
 from tunelater.problems import DoubtfulInputWarning
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-LABELS = SHARED / "labels"
-CIFAR10 = Path(__file__).parents[1] / ".data" / "cifar10"
-
-
-def needs(path: Path) -> Path:
-    if not path.exists():
-        pytest.skip(f"needs {path.name}, real data that is not a part of this repository")
-    return path
 
 
 def same(one: LabelledImages, other: LabelledImages) -> None:
@@ -406,6 +398,33 @@ def test_melanoma_with_folds_is_split_by_the_papers(tmp_path: Path) -> None:
     assert "folds" in benchmark.split
 
 
+def test_what_melanoma_is_grouped_by_is_recorded_and_what_may_leak_is_told(tmp_path: Path) -> None:
+    tables = isic()
+    whole = melanoma(**written_tables(tmp_path, tables))
+    assert whole.split == "a fifth by patient and lesion and duplicate, seed 0"
+    del tables["lesions_2019"], tables["duplicates_2020"]
+    with pytest.warns(
+        DoubtfulInputWarning, match="of 600 of the 600 images of 2019 neither lesion nor patient"
+    ) as told:
+        without = melanoma(**written_tables(tmp_path, tables))
+    assert without.split == without.parts().record()["split"] == "a fifth by patient, seed 0"
+    for words in ("ISIC_2019_Training_Metadata.csv", "trained on, chosen on and reported on"):
+        assert words in str(told[0].message)
+    # That is so: of the lesions with several images some are torn apart.
+    lesion = isic()["lesions_2019"].set_index("image")["lesion_id"].replace("", np.nan).dropna()
+    torn = [{lesion.get(name) for name in names_of(part)} - {None} for part in (without.train, without.test)]
+    assert torn[0] & torn[1]
+    # Patients hold their lesions together, so that of their images nothing is missing.
+    tables["labels_2019"]["patient_id"] = [f"IP_{i // 5}" if i < 500 else "-1" for i in range(600)]
+    with pytest.warns(DoubtfulInputWarning, match="of 100 of the 600 images of 2019"):
+        melanoma(**written_tables(tmp_path, tables))
+    folds = isic(folds=True)
+    del folds["lesions_2019"], folds["duplicates_2020"]
+    leaks = pytest.warns(DoubtfulInputWarning, match="neither lesion nor patient")
+    with leaks, pytest.warns(DoubtfulInputWarning, match="12,300 negatives"):
+        assert melanoma(**written_tables(tmp_path, folds)).split == "TFRecord folds of the paper, the rest by patient"
+
+
 def test_the_kaggle_copys_columns_are_known(tmp_path: Path) -> None:
     tables = isic()
     official = melanoma(**written_tables(tmp_path, tables))
@@ -586,7 +605,8 @@ def test_melanoma_is_found_as_documented(layout: dict[str, str], tmp_path: Path)
         touched(tmp_path / layout[f"images_{year}"], *(f"{name}.jpg" for name in names))
         file.parent.mkdir(exist_ok=True)
         table.to_csv(file, index=False)
-    found = dataset("melanoma", tmp_path).whole
+    with pytest.warns(DoubtfulInputWarning, match=r"fetch ISIC_2019_Training_Metadata\.csv"):
+        found = dataset("melanoma", tmp_path).whole
     assert {path.parent for path in found.paths or ()} == {tmp_path / layout[f"images_{y}"] for y in (2019, 2020)}
     assert len(found) == 1200
 
@@ -700,6 +720,28 @@ def test_files_that_are_no_label_tables_are_refused(tmp_path: Path, content: byt
     assert word in problems_of(lambda: image_table(tmp_path / "labels.csv", positive="x"))[0]
 
 
+def test_a_row_without_a_path_is_told_once_by_its_number(tmp_path: Path) -> None:
+    table = labelled(tmp_path)
+    touched(tmp_path, "beside.jpg")
+    table.loc[[3, 40], "path"] = ""
+    table.loc[3, "label"] = ""
+    file = written_tables(tmp_path, {"all": table})["all"]
+    told = problems_of(lambda: labelled_table(file, positive="ill"))
+    assert told == (
+        f"{file}: every row needs a path, got 2 without, first row 4, row 41",
+        f"{file}: every row needs a label, got 1 without, first row 4",
+    )
+    files = written_tables(tmp_path, {"fit": table[:40].assign(label="ill"), "report": table[40:]})
+    (told,) = problems_of(lambda: image_table(files["fit"], positive="ill", test=files["report"]))
+    first = f"first row 4 of {files['fit']}, row 1 of {files['report']}"
+    assert told == f"{files['fit']} and {files['report']}: every row needs a path, got 2 without, {first}"
+    (told,) = problems_of(lambda: paths_of_list(file, "path"))
+    assert told == f"{file}: every row needs a path, got 2 without, first row 4, row 41"
+    table.loc[[3, 40], "path"] = ["img/3.jpg", "img/none.jpg"]
+    (told,) = problems_of(lambda: paths_of_list(written_tables(tmp_path, {"new": table})["new"], "path"))
+    assert "an image needs its file, got 1 of 60 without: img/none.jpg" in told
+
+
 def test_a_list_reads_as_tables_do(tmp_path: Path) -> None:
     table = labelled(tmp_path).assign(label=[1.0, 0.0, 0.0] * 20)
     files = {name: tmp_path / name for name in ("comma.csv", "semicolon.csv", "tab.csv", "bom.csv", "list.parquet")}
@@ -753,6 +795,19 @@ def test_of_several_classes_one_is_the_positive_and_the_others_are_the_negatives
         assert images.counts == (30, 10)
     assert image_folder(tmp_path, positive="crack").classes == classes.labels
     assert labelled_folder(tmp_path, positive="fine")[1].labels == ("not fine", "fine")
+
+
+def test_an_empty_folder_of_positives_is_told_as_that(tmp_path: Path) -> None:
+    touched(tmp_path, "a/0.jpg", "a/1.jpg")
+    (tmp_path / "b").mkdir()
+    (told,) = problems_of(lambda: labelled_folder(tmp_path, positive="b"))
+    assert told.startswith(f"{tmp_path / 'b'} must hold images (")
+    assert "got none" in told
+    told = problems_of(lambda: labelled_folder(tmp_path, positive="c"))
+    assert "positive must be a folder with images, got 'c'" in told[0]
+    (tmp_path / "b").rmdir()
+    (tmp_path / "b").symlink_to(tmp_path, target_is_directory=True)  # in circles
+    assert "b must hold images" in problems_of(lambda: labelled_folder(tmp_path, positive="b"))[0]
 
 
 def test_files_that_are_not_read_as_images_are_told_and_side_files_are_not(tmp_path: Path) -> None:
@@ -825,7 +880,7 @@ def check_row(row: str, benchmark: Benchmark) -> None:
 
 @pytest.mark.parametrize("task", ["automobile-deer", "automobile-truck"])
 def test_table_12_cifar10(task: str) -> None:
-    check_row("CIFAR10 pair", cifar10(needs(CIFAR10), task))
+    check_row("CIFAR10 pair", cifar10(needed(real_data.CIFAR10), task))
 
 
 def test_table_12_cifar10_by_its_published_class_sizes() -> None:
@@ -835,7 +890,7 @@ def test_table_12_cifar10_by_its_published_class_sizes() -> None:
 
 
 def test_table_12_household() -> None:
-    check_row("Household", cifar100_household(needs(SHARED / "cifar-100-household")))
+    check_row("Household", cifar100_household(needed(real_data.HOUSEHOLD)))
 
 
 def test_table_12_dogs_vs_cats(tmp_path: Path) -> None:
@@ -843,12 +898,12 @@ def test_table_12_dogs_vs_cats(tmp_path: Path) -> None:
 
 
 def test_table_12_aptos() -> None:
-    check_row("APTOS Diabetic Retinopathy", aptos(needs(LABELS) / "aptos2019_train.csv"))
+    check_row("APTOS Diabetic Retinopathy", aptos(needed(real_data.LABELS) / "aptos2019_train.csv"))
 
 
 def isic_labels() -> dict[str, Any]:
-    needs(LABELS)
-    return {f"labels_{year}": LABELS / f"ISIC_{year}_Training_GroundTruth.csv" for year in (2019, 2020)}
+    needed(real_data.LABELS)
+    return {f"labels_{year}": real_data.LABELS / f"ISIC_{year}_Training_GroundTruth.csv" for year in (2019, 2020)}
 
 
 def test_table_12_melanoma(tmp_path: Path) -> None:
@@ -862,16 +917,16 @@ def test_table_12_melanoma(tmp_path: Path) -> None:
         table["tfrecord"] = 1
         for k, n in enumerate(sizes):
             table.loc[table.index[table[column] == k][:n], "tfrecord"] = fold
-    with pytest.warns(
-        DoubtfulInputWarning, match="with images in training and in test"
-    ):  # of patients, by the stand-ins
+    shared = pytest.warns(DoubtfulInputWarning, match="with images in training and in test")  # by the stand-ins
+    with shared, pytest.warns(DoubtfulInputWarning, match="of 25,331 of the 25,331 images of 2019 neither lesion nor"):
         benchmark = melanoma(**written_tables(tmp_path, tables))
     assert benchmark.train.counts == (41_051, 4_071)
     check_row("SIIM-ISIC Melanoma", benchmark)
 
 
 def test_the_real_labels_of_melanoma_split_by_patient() -> None:
-    benchmark = melanoma(**isic_labels(), duplicates_2020=LABELS / "ISIC_2020_Training_Duplicates.csv")
+    with pytest.warns(DoubtfulInputWarning, match="fetch ISIC_2019_Training_Metadata"):
+        benchmark = melanoma(**isic_labels(), duplicates_2020=real_data.LABELS / "ISIC_2020_Training_Duplicates.csv")
     assert benchmark.shared_groups == 0
     assert [sum(n) for n in zip(benchmark.train.counts, benchmark.test.counts, strict=True)] == [53_351, 5_106]
     for n_train, n_test in zip(benchmark.train.counts, benchmark.test.counts, strict=True):
@@ -883,16 +938,16 @@ def test_the_real_labels_of_melanoma_split_by_patient() -> None:
 
 
 def test_the_classes_are_those_of_the_owners_names() -> None:
-    names = (needs(SHARED / "cifar-100-household") / "fine_label_names.txt").read_text().split()
+    names = (needed(real_data.HOUSEHOLD) / "fine_label_names.txt").read_text().split()
     assert {names[k] for k in HOUSEHOLD["furniture"]} == {"bed", "chair", "couch", "table", "wardrobe"}
     assert {names[k] for k in HOUSEHOLD["electronics"]} == {"clock", "keyboard", "lamp", "telephone", "television"}
 
 
 def test_the_real_cifar10_has_its_owners_names() -> None:
-    names = (needs(CIFAR10) / "cifar-10-batches-bin" / "batches.meta.txt").read_text().split()
+    names = (needed(real_data.CIFAR10) / "cifar-10-batches-bin" / "batches.meta.txt").read_text().split()
     for task in ("automobile-deer", "automobile-truck"):
         assert {name: (names.index(name),) for name in task.split("-")} == CIFAR10_TASKS[task]
     vehicles = {names[k] for k in CIFAR10_TASKS["animal-vehicle"]["vehicle"]}
     assert vehicles == {"airplane", "automobile", "ship", "truck"}
-    benchmark = cifar10(CIFAR10, "animal-vehicle")
+    benchmark = cifar10(real_data.CIFAR10, "animal-vehicle")
     assert (benchmark.train.counts, benchmark.test.counts) == ((30_000, 20_000), (6_000, 4_000))

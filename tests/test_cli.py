@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from conftest import QUICK
 from tunelater import interrupt
 from tunelater.cli import _print_estimates, app
+from tunelater.config import FiLMConfig
 from tunelater.demo import POSITIVE, TARGET
 from tunelater.runs import Run
 from tunelater.tuning import OperatingPoint
@@ -101,11 +102,14 @@ def test_settings_from_options_land_in_the_run(table: Path, tmp_path: Path) -> N
     code, _, _ = tunelater(
         "fit", table, "--target", TARGET, "--positive", POSITIVE, "--out", tmp_path / "run", "--epochs", 1, "--seed", 3,
         "--loss", "focal", "--lambda", "alpha=0.25", "--lambda", "phi=uniform(0, 2)", "--split", "0.5,0.3,0.2",
+        "--film", "stages", "--precision", "bf16-mixed",
     )  # fmt: skip
     assert code == 0
     run = Run.load(tmp_path / "run")
     assert (run.config.loss, run.config.seed, run.config.lambdas.free) == ("focal", 3, ("phi",))
     assert run.config.lambdas.mean == {"alpha": 0.25, "phi": 1.0}
+    assert run.config.film == FiLMConfig("stages", start="identity", rescale=True)
+    assert (run.config.precision, run.config.compile) == ("bf16-mixed", False)
     assert run.data["splits"]["validation"]["rows"] == pytest.approx(0.3 * 3163, abs=2)
 
 

@@ -195,7 +195,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "hidden": ({"film": FiLMConfig(hidden=0)}, "film.hidden must be 1 or more, got 0"),
     "placement": (
         {"film": FiLMConfig(placement="blocks")},
-        "film.placement is 'features', 'logits' or 'stages', got 'blocks'",
+        "film.placement (--film) is 'features', 'logits' or 'stages', got 'blocks'",
     ),
     "start": ({"film": FiLMConfig(start="zero")}, "film.start is 'paper' or 'identity', got 'zero'"),
     "optimizer": ({"optimizer": OptimizerConfig("adm")}, "there is no optimizer 'adm'; did you mean 'adam'?"),
@@ -280,7 +280,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "batch": ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
     "clip": ({"clip_norm": 0.0}, "clip_norm must be positive, got 0.0"),
     "infinite clip": ({"clip_norm": math.inf}, "clip_norm must be positive, got inf"),
-    "precision": ({"precision": "16"}, "precision is one of 32-true, bf16-mixed, got '16'"),
+    "precision": ({"precision": "16"}, "precision (--precision) is one of 32-true, bf16-mixed, got '16'"),
     "seed": ({"seed": -1}, "seed must be in [0, 2^63), got -1"),
     "nan": (
         {"optimizer": OptimizerConfig(learning_rate=math.nan)},

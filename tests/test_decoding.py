@@ -22,6 +22,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from real_data import ISIC, needed
 from tunelater import vision
 from tunelater.config import ImagesConfig
 from tunelater.data import decoding
@@ -31,8 +32,6 @@ from tunelater.problems import DoubtfulInputWarning, InputError
 
 vision.torchvision()
 from torchvision.transforms import functional as reference  # noqa: E402
-
-REAL = Path(__file__).parents[2] / "shared" / "data" / "isic2020_512_sample"
 
 
 def noise(height: int = 40, width: int = 30, seed: int = 0) -> np.ndarray:
@@ -212,11 +211,12 @@ def test_a_set_of_dark_sixteen_bit_colours_is_doubtful(tmp_path: Path) -> None:
     values[0, 0] = 4095
     dark, bright = png16(tmp_path / "dark.png", values), png16(tmp_path / "bright.png", values * 16)
     for _ in range(2):
-        with pytest.warns(DoubtfulInputWarning, match="1 of 1 images have 16-bit .* 12 bits.*; scale colours") as told:
+        with pytest.warns(
+            DoubtfulInputWarning, match="1 of 1 images have 16-bit .* 12 bits.*; colours, .* only be scaled"
+        ) as told:
             cache_images([dark], tmp_path / "cache", size=8)
         assert len(told) == 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.warns(DoubtfulInputWarning, match=rf"1 of 2 images with 16-bit samples .* first {dark}: .* scale them"):
         cache_images([dark, bright], tmp_path / "cache", size=8)
 
 
@@ -232,10 +232,23 @@ def test_a_set_of_few_bits_is_doubtful_until_they_are_stated(tmp_path: Path) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bright = cache_images([*grey, colour], tmp_path / "cache", size=8, bits=12)
-        cache_images([*grey, saved(tmp_path / "deep.png", grey16())], tmp_path / "cache", size=8)
+        cache_images([saved(tmp_path / "deep.png", grey16()), colour], tmp_path / "cache", size=8)
         cache_images([colour, packed_tiff(tmp_path / "x.tiff", grey12())], tmp_path / "cache", size=8)
     expected = [decode(path, 8, bits=12) for path in (*grey, colour)]
     assert np.array_equal(bright[:], np.stack(expected))
+
+
+def test_images_of_few_bits_among_deeper_ones_are_counted_and_one_is_named(tmp_path: Path) -> None:
+    dark = [saved(tmp_path / f"dark-{i}.png", grey12()) for i in range(2)]
+    deep = [saved(tmp_path / f"deep-{i}.png", grey16()) for i in range(5)]
+    black = saved(tmp_path / "black.png", np.zeros((24, 24), np.uint16))  # at any depth
+    paths = [saved(tmp_path / "8-bits.png"), black, deep[0], dark[1], *deep[1:], dark[0]]
+    for _ in range(2):  # when they are decoded, and when they come from the cache
+        with pytest.warns(DoubtfulInputWarning) as told:
+            cache_images(paths, tmp_path / "cache", size=8)
+        assert len(told) == 1
+        assert "2 of 7 images with 16-bit samples use no more than the lowest 12 bits" in str(told[0].message)
+        assert f"first {dark[1]}:" in str(told[0].message)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "LAB"])
@@ -280,9 +293,8 @@ def test_what_is_transparent_shows_the_background(mode: str, background: tuple[i
     assert (share < 1).any()
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="needs real images that are not a part of this repository")
 def test_real_images_look_as_decoded_in_full() -> None:
-    for path in sorted(REAL.glob("*.jpg"))[:6]:
+    for path in sorted(needed(ISIC).glob("*.jpg"))[:6]:
         expected = expected_of(Image.open(path).convert("RGB"), 128)
         assert np.abs(decode(path, 128).astype(int) - expected).mean() < 1, path.name
 
@@ -659,7 +671,7 @@ def test_an_image_of_more_pixels_than_allowed_is_a_bad_file_until_more_are(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(cache_images([path], tmp_path / "cache", size=16, max_pixels=10_000)) == 1
-        assert np.array_equal(decode(path, 16, max_pixels=10_000), decoding.decode_all([path], 16)[0])
+        assert np.array_equal(decode(path, 16, max_pixels=10_000), decoding.decode_all([path], 16)[0].pixels)
     assert Image.MAX_IMAGE_PIXELS == 1000
 
 

@@ -19,7 +19,7 @@ from data_tables import problems_of
 from test_benchmarks import CIFAR10_FILES, fabricated, household, isic, written_cifar
 from tunelater import recipes
 from tunelater.cli import app
-from tunelater.config import Config, ModelConfig
+from tunelater.config import Config, FiLMConfig, ModelConfig
 from tunelater.data.benchmarks import DATASETS, HELD_OUT, dataset, labelled_folder
 from tunelater.data.image_form import ImageForm, ImageSource
 from tunelater.problems import DoubtfulInputWarning, InputError
@@ -501,6 +501,25 @@ PARTS, NO_FOLDER, TABLE = "parts", "no-folder", "t.csv"
     [
         (PARTS, "--positive cracked --backbone nosuch", ["there is no trunk 'nosuch'"]),
         (PARTS, "--positive crackd --backbone nosuch", ["there is no trunk 'nosuch'", "did you mean 'cracked'"]),
+        (PARTS, "--positive cracked --backbone resnt32", ["there is no trunk 'resnt32'; did you mean 'resnet32'?"]),
+        (PARTS, "--positive cracked --bits 99 --size -3", ["more, or None, got -3", "from 1 to 16, or None, got 99"]),
+        (
+            PARTS,
+            "--positive cracked --backbone resnt32 --bits 99 --size -3",
+            ["did you mean 'resnet32'?", "more, or None, got -3", "from 1 to 16, or None, got 99"],
+        ),
+        (
+            PARTS,
+            "--positive cracked --config c.toml --bits 99 --size -3 --precision bf16 --film stage",
+            [
+                "images.size must be 1 pixel or more, or None, got -3",
+                "images.bits must be from 1 to 16, or None, got 99",
+                "film.placement (--film) is 'features', 'logits' or 'stages', got 'stage'",
+                "precision (--precision) is one of 32-true, bf16-mixed, got 'bf16'",
+            ],
+        ),
+        (PARTS, "--positive bare --backbone resnet32", ["parts/bare must hold images"]),
+        ("gaps.csv", "--paths path --target y --positive 1 --backbone resnet32", ["without, first row 2"]),
         (PARTS, "--positive cracked --size 0", ["images.size must be 1 pixel or more, or None, got 0"]),
         (PARTS, "--positive cracked --backbone resnet32 --size 0", ["images.size must be 1 pixel or more"]),
         (PARTS, "--positive cracked --backbone resnet32 --method vx", ["there is no method 'vx'"]),
@@ -540,7 +559,11 @@ def test_what_is_wrong_is_told_without_what_follows_from_it(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, options: str, words: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("parts").symlink_to(place / "parts")
+    Path("parts", "bare").mkdir(parents=True)
+    for kind in ("cracked", "fine"):
+        Path("parts", kind).symlink_to(place / "parts" / kind)
+    paths = ["parts/fine/0-000.png", "", "parts/cracked/0-000.png"]
+    pd.DataFrame({"path": paths, "y": [0, 0, 1]}).to_csv("gaps.csv", index=False)
     pd.DataFrame({"x": np.sqrt(range(40)), "y": [0, 1] * 20}).to_csv("t.csv", index=False)
     Path("c.toml").write_text(quick().to_toml())
     for name, option in (("odd.toml", {"in_chans": 1}), ("depths.toml", {"layers": 3})):
@@ -733,6 +756,34 @@ def test_a_column_has_one_part(columns: tuple[str, ...], told: str, tmp_path: Pa
     assert told in line
 
 
+def test_precision_compiling_and_film_are_options_over_a_config(place: Path, tmp_path: Path) -> None:
+    given = quick(precision="bf16-mixed", compile=True, film=FiLMConfig(hidden=7))
+    (tmp_path / "c.toml").write_text(dataclasses.replace(given, epochs=1).to_toml())
+    common = ("fit", place / "parts", "--positive", "cracked", "--config", tmp_path / "c.toml")
+    options = ("--precision", "32-true", "--no-compile", "--film", "stages", "--cache", place / "cache")
+    invoked(*common, *options, "--out", tmp_path / "run")
+    config = Run.load(tmp_path / "run").config
+    assert (config.precision, config.compile) == ("32-true", False)
+    assert config.film == FiLMConfig("stages", hidden=7, start="identity", rescale=True)
+    (tmp_path / "c.toml").write_text(dataclasses.replace(given, epochs=1, compile=False, film=None).to_toml())
+    invoked(*common, "--film", "logits", "--cache", place / "cache", "--out", tmp_path / "run", "--force")
+    config = Run.load(tmp_path / "run").config
+    assert (config.precision, config.film) == ("bf16-mixed", FiLMConfig("logits"))
+
+
+def test_a_missing_compiler_is_told_with_the_rest(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(*_: object, **__: object) -> None:
+        raise RuntimeError("no C++ compiler found")
+
+    monkeypatch.setattr("torch.compile", no_compiler)
+    common = ("fit", place / "parts", "--positive", "crackd", "--backbone", "resnet32", "--out", tmp_path / "run")
+    compiling, positive = refused(*common, "--compile")
+    assert "no C++ compiler found" in compiling
+    assert "--no-compile" in compiling
+    assert "did you mean 'cracked'" in positive
+    assert len(refused(*common)) == 1
+
+
 def test_a_method_and_another_loss_contradict_each_other(place: Path, tmp_path: Path) -> None:
     given = ("--positive", "cracked", "--backbone", "resnet32", "--out", tmp_path / "run")
     (line,) = refused("fit", place / "parts", *given, "--method", "focal", "--loss", "vs")
@@ -771,7 +822,16 @@ def test_depth_and_size_limit_of_images_hold_from_training_to_prediction(place: 
     assert np.abs(labelled.pixels[:].astype(int) - eight.pixels[:]).max() <= 1
     invoked("tune", tmp_path / "run", deep, "--maximize", "f1", "--out", tmp_path / "point.json", *cache)
     at = ("--at", tmp_path / "point.json")
-    invoked("predict", tmp_path / "run", deep, *at, "--out", tmp_path / "r.csv")
+    assert "warning" not in invoked("predict", tmp_path / "run", deep, *at, "--out", tmp_path / "r.csv")
+    invoked("tune", tmp_path / "dark", deep, "--maximize", "f1", "--out", tmp_path / "dark.json", *cache)
+    for command in (
+        ("tune", "--maximize", "f1", *cache),
+        ("evaluate", "--at", tmp_path / "dark.json", *cache),
+        ("predict", "--at", tmp_path / "dark.json", "--out", tmp_path / "dark.csv"),
+    ):
+        name, *options = command
+        (told,) = (line for line in invoked(name, tmp_path / "dark", deep, *options).splitlines() if "warning" in line)
+        assert "90 of 90 images have 16-bit samples, none of which uses more than the lowest 12 bits" in told
     point = tune(run, deep, maximize="f1", images=reading(tmp_path))
     scores = run.score(labelled, {name: np.array([value]) for name, value in point.lam.items()}).at_prior(point.prior)
     np.testing.assert_allclose(pd.read_csv(tmp_path / "r.csv")["log_odds"], scores.log_odds[0], atol=1e-4)

@@ -15,6 +15,7 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from real_data import LITE0, needed
 from tunelater import vision
 from tunelater.config import TRUNK_OPTIONS, Config, FiLMConfig, ModelConfig
 from tunelater.data.splits import Splits, TensorSplit, class_counts
@@ -26,7 +27,6 @@ from tunelater.problems import InputError
 from tunelater.scoring import score
 from tunelater.training import train
 
-LITE0 = Path(__file__).parents[1] / ".data" / "lite0" / "efficientnet-lite0-57934424.pth"
 SMALL = "test_resnet"
 """One of the tiny models that timm keeps for tests."""
 
@@ -415,9 +415,7 @@ def test_names_of_efficientnet_lite_pytorch_are_timms_in_another_spelling(tmp_pa
 
 
 def test_efficientnet_lite0_trained_on_imagenet_knows_a_palace_and_a_daisy() -> None:
-    if not LITE0.exists():
-        pytest.skip(f"needs {LITE0.name} in .data/lite0, weights that are not a part of this repository")
-    stored = torch.load(LITE0, weights_only=True)
+    stored = torch.load(needed(LITE0), weights_only=True)
     start = TimmTrunk("tf_efficientnet_lite0")
     trunk = TimmTrunk("tf_efficientnet_lite0", weights=LITE0).eval()
     own = trunk.backbone.state_dict()

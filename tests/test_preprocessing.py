@@ -11,13 +11,12 @@ import pandas as pd
 import pytest
 
 from data_tables import SCHEMA, messy, problems_of, written
+from real_data import TABLES, needed
 from tunelater.data.imbalance import split_rows
 from tunelater.data.preprocessing import Preprocessor
 from tunelater.data.reading import read_table
 from tunelater.data.tables import TableSchema, prepare, row_hashes, stream_table
 from tunelater.problems import DoubtfulInputWarning
-
-REAL = Path(__file__).parents[2] / "shared" / "data" / "tables"
 
 
 def fitted(numeric: Any = "quantile") -> tuple[Preprocessor, pd.DataFrame]:
@@ -219,9 +218,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_real_tables_become_finite_numbers(name: str) -> None:
-    path = REAL / f"{name}.csv"
-    if not path.exists():
-        pytest.skip("the folder with real data is not there")
+    path = needed(TABLES / f"{name}.csv")
     header = name not in ("mammography", "oil-spill")
     frame = read_table(path, header=header)
     target = frame.columns[-1]

@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import real_data
 from test_image_workflow import parts
 from tunelater.cli import app
 from tunelater.problems import DoubtfulInputWarning
 
 README = Path(__file__).parents[1] / "README.md"
+CONTRIBUTING = README.with_name("CONTRIBUTING.md")
 
 
 def blocks(language: str) -> list[str]:
@@ -60,6 +62,17 @@ def test_python_examples(where_the_demo_ran: Path) -> None:
             warnings.simplefilter("ignore", DoubtfulInputWarning)
             exec(compile(example, "README.md", "exec"), {})
     assert os.path.exists("alerts.parquet")
+
+
+@pytest.mark.parametrize("place", real_data.PLACES, ids=real_data.told)
+def test_a_skipped_test_names_a_place_that_contributors_are_told_of(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = real_data.told(place)
+    assert f"`{name}`" in CONTRIBUTING.read_text(encoding="utf-8")
+    monkeypatch.setattr(real_data, "CHECKOUT", tmp_path)
+    with pytest.raises(pytest.skip.Exception, match=f"needs {re.escape(name)}, real data"):
+        real_data.needed(tmp_path / name)
 
 
 def test_map_names_every_module() -> None:

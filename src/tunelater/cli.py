@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -18,7 +18,7 @@ from tunelater import interrupt
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 
 if TYPE_CHECKING:
-    from tunelater.config import Config
+    from tunelater.config import Config, FiLMConfig
     from tunelater.data.image_form import ImageSource
     from tunelater.tuning import OperatingPoint
 
@@ -118,6 +118,30 @@ def fit(
         typer.Option(help="Train on fewer positives: 1 to so many negatives. Other rows stay.", show_default=False),
     ] = None,
     weight: Annotated[str | None, typer.Option(help="A column of sample weights.", show_default=False)] = None,
+    film: Annotated[
+        str | None,
+        typer.Option(
+            metavar="features|logits|stages",
+            help="Where lambda enters the network: on its features, on its logits, or after each stage of its trunk. "
+            "[features]",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="32-true|bf16-mixed",
+            help="Train in float32, or faster in bfloat16 on a GPU or processor that has it. [32-true]",
+            show_default=False,
+        ),
+    ] = None,
+    compile: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Train through torch.compile: slow to start, faster steps; needs a compiler. [no]",
+            show_default=False,
+        ),
+    ] = None,
     no_header: Annotated[
         bool, typer.Option("--no-header", help="The CSV has no line of names: columns are column_1, column_2, ...")
     ] = False,
@@ -213,7 +237,9 @@ def fit(
         from tunelater.workflow import fit as run_fit
 
         problems = Problems()
-        asked = _Asked(loss, lam or [], epochs, seed, method, backbone, weights, scratch, size, bits)
+        asked = _Asked(
+            loss, lam or [], epochs, seed, film, precision, compile, method, backbone, weights, scratch, size, bits
+        )
         are_images = data.is_dir() or dataset is not None or paths is not None
         if data.exists() and not are_images and not is_one_image(data):
             given = {"--images": images, "--group": group, "--unlabelled": unlabelled, "--cache": cache}
@@ -557,16 +583,19 @@ def _decoding(**options: Any) -> Iterator[ImageSource]:
 class _Asked:
     """What options say of the training."""
 
-    loss: str | None
-    lambdas: list[str]
-    epochs: int | None
-    seed: int | None
-    method: str | None
-    backbone: str | None
-    weights: Path | None
-    scratch: bool
-    size: int | None
-    bits: int | None
+    loss: str | None = None
+    lambdas: list[str] = field(default_factory=list)
+    epochs: int | None = None
+    seed: int | None = None
+    film: str | None = None
+    precision: str | None = None
+    compile: bool | None = None
+    method: str | None = None
+    backbone: str | None = None
+    weights: Path | None = None
+    scratch: bool = False
+    size: int | None = None
+    bits: int | None = None
 
     def only_for_images(self, reading: Mapping[str, object]) -> list[str]:
         """Options that a table has no use for, of these and of how images are read."""
@@ -580,7 +609,7 @@ class _Asked:
 
     @property
     def nothing(self) -> bool:
-        return self == _Asked(None, [], None, None, None, None, None, False, None, None)
+        return self == _Asked()
 
 
 def _settings(
@@ -610,8 +639,6 @@ def _settings(
     base, sound = Config(), False  # to check the other options on, where there is no base to put them on
     with problems_of(problems):
         base, sound = _base(path, asked, are_images, dataset, recipe), True
-        if asked.bits is not None and base.images is not None:
-            base = dataclasses.replace(base, images=dataclasses.replace(base.images, bits=asked.bits))
     if asked.method is not None:
         loss = asked.method.partition("+")[0]
         problems.check(
@@ -623,6 +650,7 @@ def _settings(
     if asked.epochs is not None and asked.epochs > 0:
         base = recipes.shortened(base, asked.epochs)
     changes: dict[str, Any] = {"epochs": asked.epochs, "seed": asked.seed, "loss": asked.loss}
+    changes |= {"precision": asked.precision, "compile": asked.compile, "film": _film(base, asked.film)}
     with problems_of(problems):
         changes["lambdas"] = LambdaSpace(**_space(base, asked.loss, asked.lambdas, problems))
         config = dataclasses.replace(base, **{name: value for name, value in changes.items() if value is not None})
@@ -647,15 +675,35 @@ def _base(path: Path | None, asked: _Asked, are_images: bool, dataset: str | Non
         options = {} if asked.scratch or small else {"pretrained": True}
     if path is None and dataset is None:
         _check_weights(asked.weights, backbone)
-        return recipes.images(backbone, size=asked.size, **options)
+        return recipes.images(backbone, size=asked.size, bits=asked.bits, **options)
     base = Config.read(path) if path is not None else recipes.for_dataset(dataset or "", recipe=recipe)
     _check_weights(asked.weights, asked.backbone or base.model.trunk)
+    changes: dict[str, Any] = {}
     if asked.backbone is not None or (base.model.trunk != "resnet32" and (asked.weights or asked.scratch)):
-        trunk = asked.backbone or base.model.trunk
-        base = dataclasses.replace(base, model=ModelConfig(trunk, options))
-    if asked.size is not None and base.images is not None:
-        base = dataclasses.replace(base, images=dataclasses.replace(base.images, size=asked.size))
-    return base
+        changes["model"] = ModelConfig(asked.backbone or base.model.trunk, options)
+    read: dict[str, Any] = {"size": asked.size, "bits": asked.bits}
+    read = {name: value for name, value in read.items() if value is not None}
+    if base.images is not None:
+        changes["images"] = dataclasses.replace(base.images, **read)
+    return dataclasses.replace(base, **changes)
+
+
+def _film(base: Config, placement: str | None) -> FiLMConfig | None:
+    """A config's FiLM, elsewhere if it is asked for; None where nothing is to be changed.
+
+    In the trunk it begins as the identity: at the paper's start every stage would shrink what the next one gets.
+    """
+    import dataclasses
+
+    from tunelater.config import FiLMConfig
+
+    if placement is None:
+        return None
+    film = base.film if base.film is not None else FiLMConfig()
+    changes: dict[str, Any] = {"placement": placement}
+    if placement == "stages" and film.placement != "stages":
+        changes |= {"start": "identity", "rescale": True}
+    return dataclasses.replace(film, **changes)
 
 
 def _check_weights(weights: Path | None, trunk: str) -> None:

@@ -127,7 +127,7 @@ class FiLMConfig:
         problems = Problems()
         problems.check(
             self.placement in ("features", "logits", "stages"),
-            f"film.placement is 'features', 'logits' or 'stages', got {self.placement!r}",
+            f"film.placement (--film) is 'features', 'logits' or 'stages', got {self.placement!r}",
         )
         problems.check(self.hidden >= 1, f"film.hidden must be 1 or more, got {self.hidden}")
         problems.check(self.start in ("paper", "identity"), f"film.start is 'paper' or 'identity', got {self.start!r}")
@@ -364,7 +364,8 @@ class Config:
             self.clip_norm is None or 0 < self.clip_norm < math.inf, f"clip_norm must be positive, got {self.clip_norm}"
         )
         problems.check(
-            self.precision in PRECISIONS, f"precision is one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+            self.precision in PRECISIONS,
+            f"precision (--precision) is one of {', '.join(PRECISIONS)}, got {self.precision!r}",
         )
         problems.check(0 <= self.seed < 2**63, f"seed must be in [0, 2^63), got {self.seed}")
         problems.raise_if_any()

@@ -208,7 +208,7 @@ def _medical(size: int) -> ImagesConfig:
 # ------------------------------------------------------------------------------------------------------------ one's own
 
 
-def images(trunk: str, *, size: int | None = None, seed: int = 0, **options: Any) -> Config:
+def images(trunk: str, *, size: int | None = None, bits: int | None = None, seed: int = 0, **options: Any) -> Config:
     """Settings for images of one's own, to begin with.
 
     A network that starts from weights trained elsewhere is fine-tuned: 20 epochs of AdamW at 1e-4. One from scratch
@@ -219,6 +219,7 @@ def images(trunk: str, *, size: int | None = None, seed: int = 0, **options: Any
         trunk: `resnet32`, for images of about 32 pixels, or a name of timm's.
         size: training resolution in pixels; by default 32 for `resnet32`, and for others the one that their weights
             were trained at. Mean and deviation of the colours are those that went with the weights, too.
+        bits: in use of grey 16-bit files, as in `ImagesConfig`.
         options: of the trunk, such as `pretrained=True` or `weights=PATH`.
 
     Raises:
@@ -226,17 +227,19 @@ def images(trunk: str, *, size: int | None = None, seed: int = 0, **options: Any
     """
     started = bool(options.get("pretrained") or options.get("weights"))
     small = trunk == "resnet32"
-    seen = None if small else vision.expected(trunk)
+    unknown = [] if small else vision.problems_of_backbone(trunk, ("resnet32",))
+    seen = None if small or unknown else vision.expected(trunk)
     if size is None:
         size = 32 if seen is None else seen.size
-    if seen is not None and (problems := vision.problems_of_size(trunk, size)):
-        raise InputError(problems)
+    unfit = [] if seen is None else vision.problems_of_size(trunk, size)
+    if unknown or unfit:
+        raise InputError([*unknown, *unfit, *ImagesConfig(size=None if unfit else size, bits=bits).problems()])
     normalised: dict[str, Any] = {} if seen is None else {"mean": seen.mean, "std": seen.std}
     augmented: dict[str, Any] = {"crop": "pad", "padding": 4} if small else {"crop": "resized", "scale": (0.65, 1.0)}
     return Config(
         model=ModelConfig(trunk, options),
         film=FiLMConfig(start="identity", rescale=True),
-        images=ImagesConfig(size=size, horizontal_flip=True, **augmented, **normalised),
+        images=ImagesConfig(size=size, bits=bits, horizontal_flip=True, **augmented, **normalised),
         optimizer=OptimizerConfig("adamw", learning_rate=1e-4 if started else 1e-3, weight_decay=1e-2),
         schedule=ScheduleConfig("cosine", warmup_epochs=1.0),
         early_stopping=EarlyStoppingConfig(patience=5 if started else 15),

@@ -211,7 +211,7 @@ class _Learner:
         base = _optimizer(config.optimizer, self.module)
         sam = SAM(base, self.module, rho=config.sam.rho, adaptive=config.sam.adaptive) if config.sam else None
         self._sam = sam
-        forward = _compiled(self.module, fabric.device) if config.compile else self.module
+        forward = _compiled(self.module, config, fabric.device) if config.compile else self.module
         self._wrapped, self._optimizer = fabric.setup(forward, sam or base)
         # Fabric's wrapper converts precision and exchanges gradients; where it has neither to do, it still costs a
         # small network a tenth of its step.
@@ -285,19 +285,33 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _compiled(module: LossConditional, device: torch.device) -> torch.nn.Module:
-    """The module with a compiled forward and backward; its weights are shared.
+def problems_of_compiling(config: Config, device: torch.device | None = None) -> list[str]:
+    """Why a config's `compile` cannot be; a small function is compiled to see, which takes seconds.
 
-    Batches of another size are compiled apart rather than once for any size, since an epoch has two sizes at most.
+    Args:
+        device: by default the one that `train` takes.
     """
+    if not config.compile:
+        return []
+    device = _one_device(config).device if device is None else device
     try:
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # torch's own, as it loads
             torch.compile(F.softplus, dynamic=False)(torch.zeros(8, device=device))
     except Exception as error:  # of many kinds: no C++ compiler, no Triton, a Python that torch can't compile for
-        raise InputError(
-            f"compile = true needs a working torch.compile for {device.type}, and it failed ({_first_line(error)}): "
-            "install a compiler, or set compile = false"
-        ) from error
+        return [
+            f"compile = true (--compile) needs a working torch.compile for {device.type}, and it failed "
+            f"({_first_line(error)}): install a compiler, or set compile = false (--no-compile)"
+        ]
+    return []
+
+
+def _compiled(module: LossConditional, config: Config, device: torch.device) -> torch.nn.Module:
+    """The module with a compiled forward and backward; its weights are shared.
+
+    Batches of another size are compiled apart rather than once for any size, since an epoch has two sizes at most.
+    """
+    if problems := problems_of_compiling(config, device):
+        raise InputError(problems)
     return torch.compile(module, dynamic=False)  # type: ignore[return-value]
 
 

@@ -42,7 +42,7 @@ from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 from tunelater.runs import FORMAT as RUN_FORMAT
 from tunelater.runs import Run, another_lives, building, output_problems, publish
 from tunelater.scoring import Scores, check_lambdas
-from tunelater.training import train
+from tunelater.training import problems_of_compiling, train
 from tunelater.tuning import (
     FORMAT,
     Cost,
@@ -120,6 +120,8 @@ def fit(
         f"config is a Config (`Config.read` makes one of a file), got {type(config).__name__}",
     )
     found.add(*of_types)
+    if isinstance(config, Config):
+        found.add(*problems_of_compiling(config))
     if images is not None and images.protocol == "paper" and fractions is not None:
         told = ",".join(f"{size:g}" for size in fractions)
         found.add(

@@ -611,6 +611,7 @@ def melanoma(
 
     Otherwise a fifth of each year goes to test, stratified by class and by group. In both cases the groups are the
     patients of 2020 and the lesions of 2019, those joined by a duplicate as one; an image without either is its own.
+    `Benchmark.split` names those of them that the files given tell.
 
     Args:
         labels_2019: CSV with `image` and `MEL` (ISIC_2019_Training_GroundTruth.csv), or `image_name` and `target`.
@@ -626,7 +627,8 @@ def melanoma(
         InputError: files or columns that are missing, labels that are not 0 or 1, images named twice or without a file.
 
     Warns:
-        DoubtfulInputWarning: folds of other sizes than the paper's, or with groups in both parts.
+        DoubtfulInputWarning: images of 2019 of which no lesion is told; folds of other sizes than the paper's, or with
+            groups in both parts.
     """
     problems = Problems()
     problems.check(seed >= 0, f"seed must be at least 0, got {seed}")
@@ -659,7 +661,11 @@ def melanoma(
                 target[rows], (0.8, 0, 0.2), seed=seed, groups=groups[rows], noun="image", remedy=f"{year}: {WHOLE}"
             )
             in_test[rows[drawn["test"]]] = True
-    split = "TFRecord folds of the paper" if with_folds else f"a fifth by patient and lesion, seed {seed}"
+    known = {"patient": True, "lesion": lesions is not None, "duplicate": duplicates is not None}
+    by = " and ".join(name for name, given in known.items() if given)
+    split = f"TFRecord folds of the paper, the rest by {by}" if with_folds else f"a fifth by {by}, seed {seed}"
+    if lesions is None:
+        _warn_of_lesions(table)
     benchmark = _divided("melanoma", ("no melanoma", "melanoma"), images, in_test, split)
     if with_folds and benchmark.test.counts != _MELANOMA_TEST_SIZES:
         warnings.warn(
@@ -687,9 +693,24 @@ def _melanoma_year(year: int, labels: PathLike, folder: PathLike | None, problem
     named = ~patient.isin(["", "-1", "-1.0"])
     own = image.str.removesuffix("_downsampled")
     table["group"] = f"{year} " + patient.where(named, own)
+    table["has_patient"] = named
     if "tfrecord" in raw:
         table["tfrecord"] = _numbers(raw, "tfrecord", labels, problems)
     return table
+
+
+def _warn_of_lesions(table: pd.DataFrame) -> None:
+    """What leaks where the lesions of 2019, several images of one among them, are not told."""
+    of_2019 = table["year"] == 2019
+    if n := int((of_2019 & ~table["has_patient"]).sum()):
+        warnings.warn(
+            f"melanoma: a lesion should be in one part only, and of {n:,} of the {int(of_2019.sum()):,} images of 2019 "
+            "neither lesion nor patient is known: images of one lesion may be trained on, chosen on and reported on, "
+            "so that results look better than they are; fetch ISIC_2019_Training_Metadata.csv from the ISIC archive "
+            "into the dataset's folder (lesions_2019), and fit again",
+            DoubtfulInputWarning,
+            stacklevel=3,
+        )
 
 
 def _melanoma_groups(
@@ -902,25 +923,26 @@ def _in_tables(
         problems.check(a != b, f"{one} and {two} are columns of their own, got {a!r} for both")
     if len({*columns}) < len(columns):
         raise InputError(problems)
-    tables = [_read_list(file, list(filter(None, columns)), problems) for file in files]
-    if None in tables:
+    read = [_read_list(file, list(filter(None, columns)), problems) for file in files]
+    tables = [table for table in read if table is not None]
+    if len(tables) < len(files):
         raise InputError(problems)
     texts = {
-        name: np.concatenate([_text_of(table, name, problems, spelled=name == target) for table in tables if table])
+        name: np.concatenate([_text_of(table, name, problems, spelled=name == target) for table in tables])
         for name in filter(None, columns)
     }
     told = " and ".join(map(str, files))
     for name, text in texts.items():
-        empty = np.flatnonzero(text == "")
+        lacking = [texts[path][i] or _told_row(tables, int(i)) for i in np.flatnonzero(text == "")]
         problems.check(
-            not len(empty),
-            f"{told}: every row needs a {name}, got {len(empty):,} without, first {_some(texts[path][empty])}",
+            not lacking, f"{told}: every row needs a {name}, got {len(lacking):,} without, first {_some(lacking)}"
         )
     classes = _classes(sorted(set(texts[target]) - {""}), positive, f"{told}: {target!r}", problems)
     place = Path(folder) if folder is not None else files[0].parent
-    paths = _paths(pd.Series(texts[path]), "", place, problems, _remedy(folder))
+    names = texts[path][texts[path] != ""]
+    paths = _paths(pd.Series(names), "", place, problems, _remedy(folder))
     _check_listed_once(paths, told, problems)
-    if not unlabelled:
+    if not unlabelled and len(names) == len(texts[path]):  # a file may lack a label because its row lacks the path
         _check_labelled(paths, problems)
     problems.raise_if_any()
     found = LabelledImages(
@@ -929,7 +951,7 @@ def _in_tables(
         paths=tuple(paths),
         groups=None if group is None else texts[group].astype(str),
     )
-    ends = np.cumsum([0, *(table.rows.num_rows for table in tables if table)])
+    ends = np.cumsum([0, *(table.rows.num_rows for table in tables)])
     return [found.take(np.arange(a, b)) for a, b in pairwise(ends)], classes
 
 
@@ -1099,6 +1121,12 @@ def _class_folders(folder: Path, positive: str, problems: Problems) -> tuple[lis
             f"{' or '.join(str(folder / name) for name in above[:3])} itself{_ANOTHER if len(above) > 1 else ''}"
         )
         return names, inside
+    if positive not in names and positive in _folders_in(folder):
+        problems.add(
+            f"{folder / positive} must hold images ({', '.join(IMAGE_SUFFIXES)}), got none: fill it, or name another "
+            "folder (--positive)"
+        )
+        return names, inside
     if positive not in names:
         problems.add(f"{folder}: positive must be a folder with images, got {positive!r}{_like(positive, names)}")
     if len(names) < 2:
@@ -1109,6 +1137,10 @@ def _class_folders(folder: Path, positive: str, problems: Problems) -> tuple[lis
 
 
 _ANOTHER = ". Fit on one, with --split 0.8,0.2,0 (fractions), and evaluate on the other"
+
+
+def _folders_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
 
 def _classes(labels: Sequence[str], positive: str, told: str, problems: Problems) -> Classes:
@@ -1154,9 +1186,12 @@ def paths_of_list(
     if table is None:
         raise InputError(problems)
     names = _text_of(table, path, problems)
-    if empty := int((names == "").sum()):
-        problems.add(f"{listed}: every row needs a {path}, got {empty:,} without")
-    paths = _paths(pd.Series(names), "", Path(folder or Path(listed).parent), problems, _remedy(folder))
+    lacking = [_told_row([table], int(i)) for i in np.flatnonzero(names == "")]
+    problems.check(
+        not lacking, f"{listed}: every row needs a {path}, got {len(lacking):,} without, first {_some(lacking)}"
+    )
+    place = Path(folder or Path(listed).parent)
+    paths = _paths(pd.Series(names[names != ""]), "", place, problems, _remedy(folder), what="an image")
     problems.raise_if_any()
     return paths, table.rows
 
@@ -1220,9 +1255,15 @@ _FETCH = "fetch them or drop their rows"
 
 
 def _paths(
-    names: pd.Series[str], suffix: str, folder: PathLike | None, problems: Problems, remedy: str = _FETCH
+    names: pd.Series[str],
+    suffix: str,
+    folder: PathLike | None,
+    problems: Problems,
+    remedy: str = _FETCH,
+    *,
+    what: str = "a label",
 ) -> list[Path]:
-    """The files of some images; those in a folder must be there."""
+    """The files of some images; those in a folder must be there, for what is known of them."""
     if folder is None:
         return [Path(name + suffix) for name in names]
     place = Path(folder)
@@ -1234,7 +1275,7 @@ def _paths(
     missing = [name + suffix for name, path in zip(names, paths, strict=True) if os.path.abspath(path) not in there]
     problems.check(
         not missing,
-        f"{place}: a label needs its file, got {len(missing):,} of {len(paths):,} without: {_some(missing)}; {remedy}",
+        f"{place}: {what} needs its file, got {len(missing):,} of {len(paths):,} without: {_some(missing)}; {remedy}",
     )
     return paths
 
@@ -1276,6 +1317,14 @@ class _List:
     file: Path
     rows: pa.Table
     cells: Callable[[pa.ChunkedArray], pa.Array]
+
+
+def _told_row(lists: Sequence[_List], index: int) -> str:
+    """What to call a row without a path, by its index in all lists together: its number in its own, counted from 1."""
+    ends = np.cumsum([one.rows.num_rows for one in lists])
+    which = int(np.searchsorted(ends, index, side="right"))
+    number = index - (ends[which - 1] if which else 0) + 1
+    return f"row {number}" + (f" of {lists[which].file}" if len(lists) > 1 else "")
 
 
 def _read_list(file: Path, columns: Sequence[str], problems: Problems) -> _List | None:

@@ -96,13 +96,15 @@ def decode(
     return _decode(path, _Settings(size, background, bits, max_pixels)).pixels
 
 
-class _Decoded(NamedTuple):
+class Decoded(NamedTuple):
+    """An image as `decode` gives it, and what `Depths` takes of it."""
+
     pixels: np.ndarray
     used: int
     """The lowest bits that hold all values, of samples of 16 bits that were taken for 16; 0 for others."""
 
 
-def _decode(path: str | Path, settings: _Settings) -> _Decoded:
+def _decode(path: str | Path, settings: _Settings) -> Decoded:
     with _pillows_limit(settings.max_pixels), _opened(path, settings) as image, _one_if_large(image):
         deep = _has_deep_colours(image)
         image.load()
@@ -110,7 +112,7 @@ def _decode(path: str | Path, settings: _Settings) -> _Decoded:
         rgb, used = _as_rgb(image, settings)
         if deep:
             used = 8 + max(int(high).bit_length() for _, high in rgb.getextrema())
-        return _Decoded(_cut(rgb, settings.size, turn), used)
+        return Decoded(_cut(rgb, settings.size, turn), used)
 
 
 def _opened(path: str | Path, settings: _Settings) -> Any:
@@ -210,7 +212,7 @@ def _orientation(image: Any) -> int:
 
 
 def _as_rgb(image: Any, settings: _Settings) -> tuple[Any, int]:
-    """The image in 8 bits a colour, and how many bits its samples use, as `_Decoded` has it."""
+    """The image in 8 bits a colour, and how many bits its samples use, as `Decoded` has it."""
     pillow, used = vision.pillow(), 0
     if image.mode.startswith("I"):
         image, used = _eight_bits(image, settings.bits)
@@ -249,7 +251,7 @@ def decode_all(
     bits: int | None = None,
     max_pixels: int = MAX_PIXELS,
     workers: int | None = None,
-) -> list[np.ndarray | str]:
+) -> list[Decoded | str]:
     """Each file's image as `decode` gives it, or why there is none, without a cache.
 
     Args:
@@ -267,10 +269,13 @@ def decode_all(
     with _quiet_pillow():
         decoded = _all_decoded([file for file in files if not file.problem], settings, workers)
         images = [file.problem or next(decoded)[1] for file in files]
-    return [
-        image.pixels if isinstance(image, _Image) else image if isinstance(image, str) else image.strerror or str(image)
-        for image in images
-    ]
+    return [_without_digest(image) for image in images]
+
+
+def _without_digest(image: _Image | str | OSError) -> Decoded | str:
+    if isinstance(image, _Image):
+        return Decoded(image.pixels, image.used)
+    return image if isinstance(image, str) else image.strerror or str(image)
 
 
 @contextmanager
@@ -351,7 +356,7 @@ def cache_images(
             folder that cannot be written to, or a disk too small.
 
     Warns:
-        DoubtfulInputWarning: files that were skipped; 16-bit files that are nearly black, all of them.
+        DoubtfulInputWarning: files that were skipped; 16-bit files that are nearly black.
     """
     workers = _cores() if workers is None else workers
     settings = _Settings(size, background, bits, max_pixels)
@@ -370,26 +375,53 @@ def cache_images(
     _report({file.path: problem for file, problem in problem_of.items() if problem}, len(problem_of), on_bad)
     kept = np.flatnonzero([not problem_of[file] for file in files])
     entries = [store.entries[files[i]] for i in kept]
-    _warn_of_black([entry.used for entry in entries])
+    depths = Depths()
+    for i, entry in zip(kept, entries, strict=True):
+        depths.add(files[i].path, entry.used)
+    for doubt in depths.doubts():
+        warnings.warn(doubt, DoubtfulInputWarning, stacklevel=2)
     rows = np.array([entry.row for entry in entries], np.int64)
     return CachedImages(store.stored, rows, np.array([entry.digest for entry in entries]), kept)
 
 
-def _warn_of_black(used: Sequence[int]) -> None:
-    deep = [bits for bits in used if bits]
-    if deep and max(deep) <= _FEW_BITS:
-        warnings.warn(
-            f"{len(deep):,} of {len(used):,} images have 16-bit samples, none of which uses more than the lowest "
-            f"{max(deep)} bits, so that they are nearly black: if their depth is less than 16, say it, such as "
-            "images.bits = 12 (--bits 12), of grey images; scale colours, of which the upper 8 bits are read, up to 16 "
-            "bits and save them again",
-            DoubtfulInputWarning,
-            stacklevel=3,
-        )
+class Depths:
+    """How many bits the samples of 16-bit images use, over any number of images, and what is doubtful about it."""
+
+    def __init__(self) -> None:
+        self._images = self._deep = self._dark = 0
+        self._most = 0
+        """Bits that any of the dark ones uses."""
+        self._first: str | Path = ""
+
+    def add(self, path: str | Path, used: int) -> None:
+        """One more image, which uses so many bits, as `Decoded` has it."""
+        self._images += 1
+        self._deep += used > 0
+        if 0 < used <= _FEW_BITS:
+            self._first = self._first if self._dark else path
+            self._dark += 1
+            self._most = max(self._most, used)
+
+    def doubts(self) -> list[str]:
+        """That images are nearly black, because they use fewer bits than their files have."""
+        if not self._dark:
+            return []
+        if self._dark == self._deep:
+            return [
+                f"{self._dark:,} of {self._images:,} images have 16-bit samples, none of which uses more than the "
+                f"lowest {self._most} bits, so that they are nearly black: if their depth is less than 16, fit with "
+                "it, such as images.bits = 12 (--bits 12), or scale them up to 16 bits and save them again; colours, "
+                "of which the upper 8 bits are read, can only be scaled"
+            ]
+        return [
+            f"{self._dark:,} of {self._deep:,} images with 16-bit samples use no more than the lowest {self._most} "
+            f"bits, so that they are nearly black beside the others, first {self._first}: if their depth is less than "
+            "16, scale them up to 16 bits and save them again, for images.bits (--bits) is of all images"
+        ]
 
 
 _FEW_BITS = 12
-"""A sixteenth of the range: no set of images of 16 bits is that dark throughout, and those of 12 always are."""
+"""A sixteenth of the range: an image of 16 bits is seldom that dark throughout, and those of 12 always are."""
 
 
 def _cores() -> int:

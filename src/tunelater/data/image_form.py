@@ -27,7 +27,16 @@ from tunelater.config import Config, ImagesConfig
 from tunelater.data import benchmarks
 from tunelater.data.benchmarks import HELD_OUT, Classes, LabelledImages
 from tunelater.data.cells import some_of, spelling_of
-from tunelater.data.decoding import MAX_PIXELS, cache_images, decode_all, digests, equal_images, joined_groups
+from tunelater.data.decoding import (
+    MAX_PIXELS,
+    Decoded,
+    Depths,
+    cache_images,
+    decode_all,
+    digests,
+    equal_images,
+    joined_groups,
+)
 from tunelater.data.forms import Data, Labelled
 from tunelater.data.images import ImageSplit
 from tunelater.data.imbalance import OWN_FRACTIONS, split_rows
@@ -541,11 +550,12 @@ def _files_of(data: Path, keep: Sequence[str], for_csv: bool, source: ImageSourc
 
 
 class ImageFiles:
-    """Image files in pieces; all that cannot be read are told together, at the end."""
+    """Image files in pieces; all that cannot be read are told together, at the end, as are those nearly black."""
 
     def __init__(self, images: ImagesConfig, paths: Sequence[Path], kept: pa.Table, source: ImageSource) -> None:
         self._images, self._paths, self._kept, self._source = images, paths, kept, source
         self._bad: dict[str, str] = {}
+        self._depths = Depths()
 
     def __iter__(self) -> Iterator[tuple[ImageSplit, pa.Table]]:
         assert self._images.size is not None
@@ -555,20 +565,24 @@ class ImageFiles:
             images = decode_all(paths, self._images.size, bits=self._images.bits, max_pixels=self._source.max_pixels)
             bad = {str(path): image for path, image in zip(paths, images, strict=True) if isinstance(image, str)}
             self._bad |= bad
+            for path, image in zip(paths, images, strict=True):
+                if isinstance(image, Decoded):
+                    self._depths.add(path, image.used)
             if len(bad) < len(images) and not (self._bad and raising):
                 yield self._piece(start, images)
         if self._bad and (raising or len(self._bad) == len(self._paths)):
             skip = "; repair or remove them, or skip them: --on-bad skip (on_bad='skip')" if raising else ""
             raise InputError(f"{self._told()}{skip}")
 
-    def _piece(self, start: int, images: Sequence[np.ndarray | str]) -> tuple[ImageSplit, pa.Table]:
-        whole = [i for i, image in enumerate(images) if not isinstance(image, str)]
-        pixels = torch.from_numpy(np.stack([images[i] for i in whole]))
+    def _piece(self, start: int, images: Sequence[Decoded | str]) -> tuple[ImageSplit, pa.Table]:
+        whole = {start + i: image.pixels for i, image in enumerate(images) if isinstance(image, Decoded)}
+        pixels = torch.from_numpy(np.stack([*whole.values()]))
         split = ImageSplit(pixels, torch.zeros(len(whole), dtype=torch.int64), self._images)
-        return split, self._kept.take(pa.array([start + i for i in whole]))
+        return split, self._kept.take(pa.array([*whole]))
 
     def doubts(self) -> list[str]:
-        return [f"{self._told()}; the result is without them"] if self._bad else []
+        left_out = [f"{self._told()}; the result is without them"] if self._bad else []
+        return [*left_out, *self._depths.doubts()]
 
     def _told(self) -> str:
         first = ", ".join(f"{path} ({problem})" for path, problem in list(self._bad.items())[:10])
