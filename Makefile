@@ -27,6 +27,8 @@ benchmarks: $(READY)
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/intervals.py
+	$(BIN)/python benchmarks/tuning.py speed
+	$(BIN)/python benchmarks/tuning.py null
 
 clean:
 	rm -rf .venv

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import special
@@ -350,3 +351,27 @@ def test_failures_of_the_machine_are_one_line(
     assert code == (130 if isinstance(failure, KeyboardInterrupt) else 2)
     assert words in err
     assert len(err.splitlines()) == 1
+
+
+def test_needs_with_columns_and_a_range_of_priors(run: Run, frame: pd.DataFrame, tmp_path: Path) -> None:
+    half = np.where(np.arange(len(frame)) % 2, "a", "b")
+    frame.assign(half=half, stay=np.arange(len(frame)) % 7 + 20).to_csv(tmp_path / "cases.csv", index=False)
+    point = tmp_path / "point.json"
+    need = ["--cost", "fn=stay,fp=1", "--subject-to", "recall>=0.5 in every half", "--subject-to", "alerts<=500/1000"]
+    code, out, _ = tunelater("tune", run.path, tmp_path / "cases.csv", *need, "--prior", "0.01:0.05", "--out", point)
+    assert code == 0
+    for words in ("honest", "recall[half=a]", "worst prior from 0.01 to 0.05", "default"):
+        assert words in out
+    told = json.loads(point.read_text())
+    assert told["needs"]["prior"] == [0.01, 0.05]
+    assert told["needs"]["cost"]["fn"] == "stay"
+    code, best, _ = tunelater("tune", run.path, tmp_path / "cases.csv", *need, "--prior", "0.01:0.05", "--best")
+    assert code == 0
+    assert "--best takes" not in best
+    code, out, _ = tunelater("evaluate", run.path, tmp_path / "cases.csv", "--at", point)
+    assert code == 0
+    assert "recall[half=b]" in out
+    code, _, err = tunelater("tune", run.path, tmp_path / "cases.csv", "--cost", "fn=sty,fp=1", "--prior", "0.05:x")
+    assert code == 2
+    assert "did you mean 'stay'" in err
+    assert "a range such as 0.005:0.02, got '0.05:x'" in err

@@ -194,9 +194,9 @@ def test_runs_of_other_formats_say_so_in_one_line(run: Run, tmp_path: Path, firs
 def test_points_of_a_later_format_say_so(run: Run, table: Path, tmp_path: Path) -> None:
     point = tmp_path / "point.json"
     text = tune(run, table, **NEED).to_json()
-    assert "operating_point/1" in text
-    point.write_text(text.replace("operating_point/1", "operating_point/2"))
-    with pytest.raises(InputError, match=r"operating_point/2', of a later version of tunelater.*: update tunelater"):
+    assert "operating_point/2" in text
+    point.write_text(text.replace("operating_point/2", "operating_point/3"))
+    with pytest.raises(InputError, match=r"operating_point/3', of a later version of tunelater.*: update tunelater"):
         evaluate(run, table, at=point)
 
 
@@ -705,3 +705,47 @@ def test_beta_thins_the_positives_to_train_on_and_no_others(frame: pd.DataFrame)
     assert thin.family.beta == pytest.approx(n_negative / n_positive)
     with pytest.raises(InputError, match="beta"):
         fit(frame, target=TARGET, positive=POSITIVE, config=config, beta=0.5)
+
+
+def test_needs_take_columns_of_the_table(frame: pd.DataFrame) -> None:
+    rng = np.random.default_rng(0)
+    told = {"site": rng.choice(["north", "south"], len(frame)), "stay": rng.exponential(50, len(frame))}
+    with_columns = frame.assign(**told)
+    run = quiet_fit(with_columns, target=TARGET, positive=POSITIVE, config=dataclasses.replace(QUICK, epochs=1))
+    asked = {"cost": {"fn": "stay", "fp": 1}, "subject_to": "recall>=0.5 in every site", "prior": (0.01, 0.05)}
+    point = tune(run, with_columns, **asked)
+    assert point.needs["cost"]["fn"] == "stay"
+    assert (point.split, point.n) == ("validation", len(run.rows["validation"]))
+    for figures in (point.metrics, point.honest, on_test := evaluate(run, with_columns, at=point)):
+        assert {"recall[site=north]", "recall[site=south]", "cost"} <= figures.keys()
+    assert point.against_default is not None
+    assert dict(point.against_default.lam) == pytest.approx(run.config.lambdas.median)
+    test = with_columns.iloc[run.rows["test"]]
+    scores = run.score(run.form.labelled(test).samples, point.lam, split="test")
+    alerts, ill = point.decide(scores.log_odds[0], scores.prior), scores.target == 1
+    missed = (~alerts * test["stay"].to_numpy())[ill].mean()
+    costs = [prior * missed + (1 - prior) * alerts[~ill].mean() for prior in (0.01, 0.05)]
+    assert on_test["cost"].value == pytest.approx(max(costs))
+    south = test["site"].to_numpy() == "south"
+    assert on_test["recall[site=south]"].value == pytest.approx(alerts[ill & south].mean())
+
+
+def test_what_is_wrong_between_needs_data_and_run_is_told_at_once(
+    run: Run, table: Path, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.json").write_text("{}")
+    told = told_by(
+        lambda: tune(
+            run, table, maximize="f3x", subject_to=["recall>=2", "recall>=0.9 in every sx"], prior=(0.2, 0.1), grid=0,
+            out=tmp_path / "notes.json",
+        )
+    )  # fmt: skip
+    for words in ("notes.json exists", "no metric 'f3x'", "no bound can be 2", "did you mean 'sex'", "range of priors",
+                  "one or more"):  # fmt: skip
+        assert any(words in problem for problem in told), (words, told)
+    chosen_on = frame.iloc[run.rows["validation"]]
+    empty = set(chosen_on["tumor"]) - set(chosen_on["tumor"][chosen_on[TARGET] == POSITIVE])
+    assert empty == {"t"}
+    told = told_by(lambda: tune(run, table, maximize="f1", subject_to="recall>=0.9 in every tumor", out=tmp_path))
+    assert any("needs positives in every value of 'tumor', got none with 't'" in problem for problem in told)
+    assert len(told) == 2

@@ -31,7 +31,7 @@ _HOMES = {
     "score": "scoring",
     "Scores": "scoring",
     "OperatingGrid": "tuning",
-    "OperatingPoint": "tuning",
+    "OperatingPoint": "points",
     "InputError": "problems",
 }
 
@@ -42,11 +42,12 @@ if TYPE_CHECKING:
     from tunelater.distributions import LambdaSpace, Linear, PointMass
     from tunelater.film import FiLM, LossConditional
     from tunelater.losses import loss_family
+    from tunelater.points import OperatingPoint
     from tunelater.problems import InputError
     from tunelater.runs import Run
     from tunelater.scoring import Scores, score
     from tunelater.training import train
-    from tunelater.tuning import OperatingGrid, OperatingPoint
+    from tunelater.tuning import OperatingGrid
     from tunelater.workflow import evaluate, fit, predict, tune
 
 

@@ -20,7 +20,7 @@ from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 if TYPE_CHECKING:
     from tunelater.config import Config, FiLMConfig
     from tunelater.data.image_form import ImageSource
-    from tunelater.tuning import OperatingPoint
+    from tunelater.points import OperatingPoint
 
 app = typer.Typer(
     name="tunelater",
@@ -305,20 +305,33 @@ def tune(
     ] = None,
     cost: Annotated[
         str | None,
-        typer.Option(metavar="fn=A,fp=B", help="Lowest expected cost: of a miss (fn) and a false alarm (fp)."),
+        typer.Option(
+            metavar="fn=A,fp=B",
+            help="Lowest expected cost: of a miss (fn) and a false alarm (fp), each a number, or a column that has it.",
+        ),
     ] = None,
     subject_to: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="'METRIC>=X'", help="A constraint, such as 'recall>=0.9' or 'fpr<=0.01'; may be repeated."
+            metavar="'METRIC>=X'",
+            help="A constraint: 'recall>=0.9', 'alerts<=20/1000', 'recall>=0.9 in every COLUMN'; may be repeated.",
         ),
     ] = None,
     prior: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            help="Share of positives where the model will be used, if other than in DATA.", show_default=False
+            metavar="P or LOW:HIGH",
+            help="Share of positives where the model will be used, if other than in DATA; of a range the worst counts.",
+            show_default=False,
         ),
     ] = None,
+    simplest: Annotated[
+        bool,
+        typer.Option(
+            "--simplest/--best",
+            help="Of lambdas within one standard error of the best, the nearest to the default; or the best.",
+        ),
+    ] = True,
     grid: Annotated[int, typer.Option(help="Values to try of each loss hyperparameter.")] = 9,
     out: Annotated[
         Path | None, typer.Option(help="Where to write the operating point (JSON).", show_default=False)
@@ -337,7 +350,8 @@ def tune(
     """Choose lambda and threshold for a need, without retraining.
 
     DATA are labelled rows or images. If they are those that the run was fitted on, only what was held back for choosing
-    is used. Say one of --maximize, --minimize and --cost, and any number of constraints.
+    is used. Say one of --maximize, --minimize and --cost, and any number of constraints. Beside what the point achieves
+    on DATA, which flatters it, stands what to expect on others.
     """
     with _reported(memory="try fewer lambdas (--grid), or fewer rows or images"):
         from tunelater.workflow import tune as run_tune
@@ -351,7 +365,8 @@ def tune(
                 minimize=minimize,
                 cost=_costs(cost, problems),
                 subject_to=subject_to or [],
-                prior=prior,
+                prior=_prior(prior, problems),
+                simplest=simplest,
                 grid=grid,
                 out=out,
                 force=force,
@@ -746,11 +761,11 @@ def _fractions(text: str, problems: Problems) -> tuple[float, float, float]:
     return a, b, c
 
 
-def _costs(text: str | None, problems: Problems) -> dict[str, float] | None:
+def _costs(text: str | None, problems: Problems) -> dict[str, float | str] | None:
     if text is None:
         return None
     try:
-        pairs = [(name.strip(), float(value)) for name, value in (part.split("=") for part in text.split(","))]
+        pairs = [(name.strip(), value.strip()) for name, value in (part.split("=") for part in text.split(","))]
         problems.add(*_given_twice("--cost", (name for name, _ in pairs)))
         return dict(pairs)
     except ValueError:
@@ -758,15 +773,42 @@ def _costs(text: str | None, problems: Problems) -> dict[str, float] | None:
         return {"fn": 1.0, "fp": 1.0}  # stands for an objective, so that its absence is not told too
 
 
+def _prior(text: str | None, problems: Problems) -> float | tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(text.partition(":")[0]), float(text.partition(":")[2] or "nan"))
+    except ValueError:
+        problems.add(f"--prior is a share such as 0.01, or a range such as 0.005:0.02, got {text!r}")
+        return None
+    return (low, high) if ":" in text else low
+
+
 def _print_point(point: OperatingPoint) -> None:
     title = f"Chosen on {point.n} {point.split} samples, {point.n_positive} positive"
-    _print_estimates(title, point, dict(point.metrics))
-    typer.echo("These chose the point, so its figures flatter it: see `tunelater evaluate` for samples that did not.")
+    _print_estimates(title, point, dict(point.metrics), dict(point.honest))
+    typer.echo(
+        "These chose the point, so their figures flatter it, for which the honest ones are corrected: see `tunelater "
+        "evaluate` for samples that did not."
+        if point.honest
+        else "These chose the point, so its figures flatter it: see `tunelater evaluate` for samples that did not."
+    )
+    if point.simpler_than is not None:
+        from tunelater.honesty import told_lambda
+
+        typer.echo(
+            f"The best lambda on these is {told_lambda(point.simpler_than)}, within one standard error of which this "
+            "one is the nearest to the default; --best takes the best."
+        )
+    if point.against_default is not None:
+        typer.echo(f"{point.against_default.sentence[0].upper()}{point.against_default.sentence[1:]}.")
     if point.extrapolated:
         _warn("this lambda lies outside of the range that the model was trained on")
 
 
-def _print_estimates(title: str, point: OperatingPoint, estimates: dict[str, Any]) -> None:
+def _print_estimates(
+    title: str, point: OperatingPoint, estimates: dict[str, Any], honest: dict[str, Any] | None = None
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -775,7 +817,22 @@ def _print_estimates(title: str, point: OperatingPoint, estimates: dict[str, Any
     if not SATURATES < point.threshold < 1 - SATURATES:
         threshold += f" (log-odds >= {point.log_odds_threshold:.4g}, on which rows are decided)"
     typer.echo(f"{title}\nlambda: {lam}; threshold: {threshold} at prior {point.prior:.4g}")
-    table = Table("metric", "value", "95% interval", box=None, pad_edge=False)
+    if isinstance(stated := point.needs.get("prior"), list):
+        typer.echo(f"Metrics are at the worst prior from {stated[0]:.4g} to {stated[1]:.4g} for each.")
+    table = Table("metric", "value", "95% interval", *(("honest", "95% interval") if honest else ()), box=None)
+    table.pad_edge = False
+
+    def cells(estimate: Any) -> tuple[str, str]:
+        return (f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}") if estimate else ("", "")
+
     for name, estimate in estimates.items():
-        table.add_row(name, f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}")
+        more = cells(honest.get(name)) if honest else ()
+        table.add_row(_escaped(name), *cells(estimate), *more)
     Console().print(table)
+
+
+def _escaped(text: str) -> str:
+    """Text as it is, not as rich's markup."""
+    from rich.markup import escape
+
+    return escape(text)

@@ -20,14 +20,17 @@ import numpy as np
 import pandas as pd
 import torch
 
+from tunelater.assessment import assess, compare
 from tunelater.config import Config
 from tunelater.data.splits import Split
 from tunelater.distributions import LambdaSpace
+from tunelater.intervals import Estimate
 from tunelater.metrics import Ranking
+from tunelater.points import OperatingPoint
 from tunelater.problems import DoubtfulInputWarning, InputError
 from tunelater.runs import Run, building, output_problems, publish
 from tunelater.scoring import Scores
-from tunelater.tuning import Estimate, OperatingGrid, OperatingPoint, assess, compare
+from tunelater.tuning import OperatingGrid
 from tunelater.workflow import fit
 
 TARGET, POSITIVE = "diagnosis", "hypothyroid"
@@ -110,7 +113,7 @@ def _written(folder: Path, out: Path, seed: int, on_epoch: Callable[[int], None]
         METHODS[2]: _logistic(lct, samples),
     }
     points = {
-        (need, method): OperatingGrid(scores[method]["validation"], prior=prior).select(**what)
+        (need, method): OperatingGrid(scores[method]["validation"], prior=prior).select(**what, simplest=False)
         for need, (what, prior, _) in NEEDS.items()
         for method in METHODS
     }

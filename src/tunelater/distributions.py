@@ -202,8 +202,14 @@ class LambdaSpace(Mapping[str, Distribution]):
 
     @property
     def mean(self) -> dict[str, float]:
-        """The mean of each hyperparameter: the default lambda of a model."""
+        """The mean of each hyperparameter."""
         return {name: d.mean for name, d in self.items()}
+
+    @property
+    def median(self) -> dict[str, float]:
+        """The median of each hyperparameter: the default lambda of a model, half of whose training was on either
+        side."""
+        return {name: float(d.quantile(0.5)) for name, d in self.items()}
 
     def draw(self, seed: int, step: int, size: int | None = None) -> dict[str, float] | dict[str, NDArray[np.float64]]:
         """The lambda of one training step: floats, or arrays of shape (size,) with one value a sample.

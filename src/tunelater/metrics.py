@@ -13,7 +13,8 @@ need every score as a threshold: `Ranking.full_curve`.
 
 Names: `auc`, `average_precision`, `brier`, `log_loss`; `best_f1`, `best_balanced_accuracy`, ... (the best over
 thresholds of any `THRESHOLD_METRICS`, with `f2`, `f0.5` for other F-beta); `precision@recall>=0.9` (the best of one
-threshold metric under a floor or ceiling on another); `partial_auc@fpr<=0.1`.
+threshold metric under a floor or ceiling on another); `partial_auc@fpr<=0.1`. Among the metrics of a threshold,
+`net_benefit@0.1` is the net benefit at a threshold probability of 0.1.
 """
 
 from __future__ import annotations
@@ -340,6 +341,16 @@ def f_beta(beta: float) -> Callable[[Curve], Floats]:
     return f
 
 
+def net_benefit(threshold: float) -> Callable[[Curve], Floats]:
+    """True positives less false positives in their worth, per case: tp/n - fp/n * r/(1 - r) (Vickers & Elkin 2006).
+
+    Args:
+        threshold: r in (0, 1), the probability at which alerting and not alerting are worth the same.
+    """
+    worth = threshold / (1 - threshold)
+    return lambda c: (c.tp - worth * c.fp) / (c.positives + c.negatives)
+
+
 @dataclass(frozen=True)
 class ThresholdMetric:
     """A metric of the decisions at a threshold."""
@@ -369,16 +380,41 @@ THRESHOLD_METRICS: Mapping[str, ThresholdMetric] = {
 
 
 def threshold_metric(name: str) -> ThresholdMetric:
-    """The threshold metric called `name`; `f0.5`, `f3`, ... are F-beta scores.
+    """The threshold metric called `name`; `f0.5`, `f3`, ... are F-beta scores, `net_benefit@0.1` a net benefit.
 
     Raises:
-        InputError: an unknown name, with the closest known one.
+        InputError: an unknown name, with the closest known one; a threshold probability outside (0, 1).
     """
     if name in THRESHOLD_METRICS:
         return THRESHOLD_METRICS[name]
     if re.fullmatch(r"f\d+(\.\d+)?", name) and float(name[1:]) > 0:
         return ThresholdMetric(name, f_beta(float(name[1:])))
-    raise InputError(f"there is no metric {name!r} of a threshold{did_you_mean(name, THRESHOLD_METRICS)}")
+    kind, _, at = name.partition("@")
+    if kind == "net_benefit":
+        return ThresholdMetric(name, net_benefit(_threshold_probability(name, at)))
+    known = [*THRESHOLD_METRICS, "net_benefit@0.1"]
+    raise InputError(f"there is no metric {name!r} of a threshold{did_you_mean(name, known)}")
+
+
+def _threshold_probability(name: str, text: str) -> float:
+    try:
+        r = float(text)
+    except ValueError:
+        r = math.nan
+    if not 0 < r < 1:
+        raise InputError(
+            "a net benefit reads like 'net_benefit@0.1', with the probability in (0, 1) at which alerting and not "
+            f"alerting are worth the same; got {name!r}"
+        )
+    return r
+
+
+def lowest(name: str) -> float:
+    """The least that the threshold metric called `name` can be; the most is 1."""
+    if name.startswith("net_benefit@"):
+        r = float(name.partition("@")[2])
+        return -r / (1 - r)
+    return -1.0 if name == "mcc" else 0.0
 
 
 @dataclass(frozen=True)
@@ -388,8 +424,11 @@ class Constraint:
     metric: ThresholdMetric
     relation: str
     bound: float
+    every: str | None = None
+    """The column within each value of which it must hold, if not among all samples; `needs.parse_constraint` reads
+    these."""
 
-    _FORM = re.compile(r"\s*([\w.]+)\s*(>=|<=)\s*([-+.\deE]+)\s*")
+    _FORM = re.compile(r"\s*([\w.]+(?:@[\d.]+)?)\s*(>=|<=)\s*([-+.\deE]+)\s*")
 
     @classmethod
     def parse(cls, text: str) -> Constraint:
@@ -406,9 +445,9 @@ class Constraint:
             bound = float(match[3])
         except ValueError:
             raise InputError(f"the bound of a constraint must be a number, got {match[3]!r} in {text!r}") from None
-        low = -1 if metric.name == "mcc" else 0
+        low = lowest(metric.name)
         if not low <= bound <= 1:
-            raise InputError(f"{metric.name} lies in [{low}, 1], so no bound can be {bound:g} (in {text!r})")
+            raise InputError(f"{metric.name} lies in [{low:g}, 1], so no bound can be {bound:g} (in {text!r})")
         return cls(metric, match[2], bound)
 
     @property
@@ -417,16 +456,21 @@ class Constraint:
         that adds nothing but false positives never helps to meet it."""
         return (self.relation == ">=") == self.metric.higher_is_better
 
-    def holds(self, values: Floats) -> NDArray[np.bool_]:
+    def shortfall(self, values: Floats) -> Floats:
+        """By how much values miss the bound; negative where they exceed it."""
+        return self.bound - values if self.relation == ">=" else values - self.bound
+
+    def holds(self, values: Floats, rounding: float = 1e-12) -> NDArray[np.bool_]:
         """Where values meet the constraint, to rounding of weighted sums."""
-        return values >= self.bound - 1e-12 if self.relation == ">=" else values <= self.bound + 1e-12
+        return self.shortfall(values) <= rounding
 
     def best(self, values: Floats) -> float:
         """The value that goes furthest towards meeting the constraint."""
         return float(values.max() if self.relation == ">=" else values.min())
 
     def __str__(self) -> str:
-        return f"{self.metric.name}{self.relation}{self.bound:g}"
+        within = "" if self.every is None else f" in every {self.every}"
+        return f"{self.metric.name}{self.relation}{self.bound:g}{within}"
 
 
 # ------------------------------------------------------------------------------------------- metrics of a whole lambda
@@ -523,7 +567,8 @@ def metric(name: str) -> Metric:
         inner = threshold_metric(name.removeprefix("best_"))
         return Metric(name, lambda c: _best(inner, inner.values(c)), higher_is_better=inner.higher_is_better)
     if "@" in name:
-        inner, constraint = threshold_metric(name.split("@")[0]), Constraint.parse(name.split("@", 1)[1])
+        decided, _, under = name.rpartition("@")
+        inner, constraint = threshold_metric(decided), Constraint.parse(under)
         if not constraint.is_demanding:
             raise InputError(
                 f"the constraint in {name!r} must be a floor on what should be high or a ceiling on what should be low"

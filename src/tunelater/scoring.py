@@ -10,7 +10,8 @@ Shapes: N samples, L lambdas, C channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +50,8 @@ class Scores:
     """Identity of the model, so that an operating point is not applied to another."""
     extrapolated: NDArray[np.bool_] | None = None
     """(L,) which lambdas lie outside of the range trained on; None where that is not known."""
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """(N,) what else is known of the samples, by name: subgroups as text, costs as numbers."""
 
     def __post_init__(self) -> None:
         problems = Problems()
@@ -61,6 +64,8 @@ class Scores:
             for name, array, size in (("weights", self.weight, n), ("extrapolated", self.extrapolated, n_lambdas)):
                 sound = array is None or array.shape == (size,)
                 problems.check(sound, f"{name} needs shape ({size},), got {getattr(array, 'shape', None)}")
+            for name, column in self.columns.items():
+                problems.check(np.shape(column) == (n,), f"{n} samples need as many {name!r}, got {np.shape(column)}")
         if self.weight is not None:
             bad = int(np.count_nonzero(~(np.isfinite(self.weight) & (self.weight >= 0))))
             problems.check(not bad, f"weights must be finite and 0 or more, got {bad} that are not; correct them")

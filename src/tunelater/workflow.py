@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from tunelater import recipes, vision
+from tunelater.assessment import assess, problems_of_draws
 from tunelater.config import Config
 from tunelater.data.forms import Data, Labelled, Prepared
 from tunelater.data.image_form import ImageForm, ImageSource, find_images, is_one_image, one_image, prepare_images
@@ -37,22 +38,17 @@ from tunelater.data.imbalance import problems_of_beta, problems_of_fractions, su
 from tunelater.data.reading import checked_file
 from tunelater.data.splits import Split, Splits, class_counts
 from tunelater.data.table_form import prepare_table
+from tunelater.distributions import Lambda, Lambdas
+from tunelater.intervals import Estimate
 from tunelater.models import TRUNKS, build, problems_of_images
+from tunelater.needs import Columns, Cost, Need, problems_of_needs
+from tunelater.points import FORMAT, OperatingPoint
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 from tunelater.runs import FORMAT as RUN_FORMAT
 from tunelater.runs import Run, another_lives, building, output_problems, publish
 from tunelater.scoring import Scores, check_lambdas
 from tunelater.training import problems_of_compiling, train
-from tunelater.tuning import (
-    FORMAT,
-    Cost,
-    Estimate,
-    OperatingPoint,
-    assess,
-    problems_of_draws,
-    problems_of_needs,
-    select_from,
-)
+from tunelater.tuning import select_from
 
 SMALLEST_SPLIT_OF_POSITIVES = 5
 """Positives under which a split says next to nothing; fitting warns."""
@@ -176,9 +172,10 @@ def tune(
     *,
     maximize: str | None = None,
     minimize: str | None = None,
-    cost: Cost | Mapping[str, float] | None = None,
+    cost: Cost | Mapping[str, float | str] | None = None,
     subject_to: str | Sequence[str] = (),
-    prior: float | None = None,
+    prior: float | tuple[float, float] | None = None,
+    simplest: bool = True,
     grid: int | Mapping[str, int | Sequence[float]] = 9,
     out: str | Path | None = None,
     force: bool = False,
@@ -194,13 +191,16 @@ def tune(
         data: labelled rows. Where it is the table that the run was fitted on, or one with the same labels in the same
             order, its validation rows are taken. From any other table, rows that equal training or test rows of that
             table, if only after rounding, are left out, with a warning.
-        maximize, minimize, cost, subject_to: the need; see `OperatingGrid.select`.
-        prior: the share of positives where the model will be used; by default the rows' own.
-        grid: how many values of each hyperparameter to try, or which; see `LambdaSpace.grid`.
-            A grid whose scores would not fit in memory is searched in parts.
+        maximize, minimize, cost, subject_to: the need (`tunelater.needs` has the vocabulary). Columns that it names
+            are those of `data`, whether the model uses them or not.
+        prior: the share of positives where the model will be used, or a range of it, of which the worst counts; by
+            default the rows' own.
+        simplest: of the lambdas within one standard error of the best, take the one nearest to the model's default.
+        grid: how many values of each hyperparameter to try, to which the default lambda is added, or which; see
+            `LambdaSpace.grid`. A grid whose scores would not fit in memory is searched in parts.
         out: where to write the operating point as JSON.
         allow_test: choose on the test rows of the table that the run was fitted on.
-        bootstrap: intervals from so many resamples; see `tuning.assess`.
+        bootstrap: intervals from so many resamples, and as many choices again; see `OperatingGrid.select`.
         images: how image files are read, for a run on images.
         problems: what the caller found wrong already, to be told with the rest.
 
@@ -212,29 +212,36 @@ def tune(
     found.add(*problems)
     if out is not None:
         found.add(*_problems_of_point_file(Path(out), data, force))
-    found.add(*problems_of_needs(maximize=maximize, minimize=minimize, cost=cost, subject_to=subject_to, prior=prior))
-    found.add(*problems_of_draws(bootstrap=bootstrap))
+    asked: dict[str, Any] = {"maximize": maximize, "minimize": minimize, "cost": cost, "subject_to": subject_to}
+    wrong = problems_of_needs(**asked, prior=prior)
+    found.add(*wrong, *problems_of_draws(bootstrap=bootstrap))
     loaded = _loaded(run, data, found)
     found.add(*_problems_of_reading(loaded, images))
     if loaded is not None:
         with problems_of(found):
-            lambdas = loaded.config.lambdas.grid(grid)
+            lambdas: Lambdas = loaded.config.lambdas.grid(grid)
+            if not isinstance(grid, Mapping):
+                lambdas = _joined_by(lambdas, loaded.config.lambdas.median)
         with problems_of(found):
             own, apart = ("test", ("train",)) if allow_test else ("validation", ("train", "test"))
-            samples, split = _labelled(loaded, data, own, apart, images)
+            named = Need.columns_named(cost, subject_to)
+            samples, split, columns = _labelled(loaded, data, own, apart, images, named)
+            if not wrong:
+                need, target = Need.of(**asked, prior=prior), samples.target.numpy()
+                weight = None if samples.weight is None else samples.weight.numpy()
+                found.add(*need.problems_with(columns, target, weight, "choosing"))
     found.raise_if_any()
     assert loaded is not None
     point = select_from(
-        lambda part: loaded.score(samples, part, split=split),
+        lambda part: dataclasses.replace(loaded.score(samples, part, split=split), columns=columns),
         lambdas,
         len(samples),
         prior=prior,
         allow_test=allow_test,
-        maximize=maximize,
-        minimize=minimize,
-        cost=cost,
-        subject_to=subject_to,
+        default=loaded.config.lambdas.median,
+        simplest=simplest,
         bootstrap=bootstrap,
+        **asked,
     )
     if out is not None:
         with _replacing(Path(out)) as partial:
@@ -296,11 +303,13 @@ def evaluation(
     point = _point(at, loaded, found)
     if loaded is not None:
         with problems_of(found):
-            samples, split = _labelled(loaded, data, "test", ("train", "validation"), images)
+            named = () if point is None else Need.read(point.needs).columns
+            samples, split, columns = _labelled(loaded, data, "test", ("train", "validation"), images, named)
     found.raise_if_any()
     assert loaded is not None
     assert point is not None
     scores = loaded.score(samples, {name: np.array([v]) for name, v in point.lam.items()}, split=split)
+    scores = dataclasses.replace(scores, columns=columns)
     return Evaluation(
         assess(point, scores, bootstrap=bootstrap),
         point,
@@ -631,12 +640,26 @@ def _warn_of_positives(prepared: Prepared, rows: Mapping[str, NDArray[np.int64]]
         )
 
 
+def _joined_by(lambdas: Lambdas, lam: Lambda) -> Lambdas:
+    """With one lambda more, if it is not there."""
+    there = np.logical_and.reduce(
+        [np.isclose(values, lam[name], rtol=1e-9, atol=1e-12) for name, values in lambdas.items()]
+    )
+    if not lambdas or there.any():
+        return lambdas
+    return {name: np.append(values, lam[name]) for name, values in lambdas.items()}
+
+
 def _labelled(
-    run: Run, data: Data, own_split: str, apart: Sequence[str], images: ImageSource | None
-) -> tuple[Split, str]:
-    """Labelled samples, and the name of the split that they are: the run's own `own_split` where the data are those
-    that it was fitted on; else all samples but those that equal samples of the splits kept `apart`."""
-    labelled = run.form.labelled(data, images)
+    run: Run, data: Data, own_split: str, apart: Sequence[str], images: ImageSource | None, columns: Sequence[str] = ()
+) -> tuple[Split, str, Columns]:
+    """Labelled samples, the name of the split that they are, and columns of theirs: the run's own `own_split` where the
+    data are those that it was fitted on; else all samples but those that equal samples of the splits kept `apart`."""
+    labelled = run.form.labelled(data, images, columns)
+
+    def some(index: NDArray[np.int64], split: str) -> tuple[Split, str, Columns]:
+        return _taken(labelled.samples, index), split, {name: v[index] for name, v in labelled.columns.items()}
+
     own = labelled.fingerprint == run.data["fingerprint"]
     if not own and _order_of(labelled.samples.target.numpy()) == run.data["labels"] is not None:
         own = True
@@ -653,8 +676,8 @@ def _labelled(
             raise InputError(
                 f"the run kept no {own_split} {run.form.noun}s of these; give some that it was not fitted on"
             )
-        return _taken(labelled.samples, index), own_split
-    return _taken(labelled.samples, _not_of_run(run, labelled, apart)), "given"
+        return some(index, own_split)
+    return some(_not_of_run(run, labelled, apart), "given")
 
 
 def _order_of(y: NDArray[np.integer]) -> str | None:

@@ -8,7 +8,7 @@ on, and new data to predict on.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -32,11 +32,13 @@ class Labelled:
         hashes: (N, 1 or more) uint64. The first is the same for samples that are the same to the network. Further ones
             are the same, one or another, for copies of a sample with rounded numbers.
         fingerprint: of all samples in their order.
+        columns: (N,) columns that were asked for by name, numbers or text.
     """
 
     samples: Split
     hashes: NDArray[np.uint64]
     fingerprint: str
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Stream(Protocol):
@@ -79,8 +81,8 @@ class Form(Protocol):
     def load(cls, folder: Path, images: ImagesConfig | None) -> Self:
         """The form in a run folder. Nothing in it is executed."""
 
-    def labelled(self, data: Data, reading: Any) -> Labelled:
-        """Labelled data of this form."""
+    def labelled(self, data: Data, reading: Any, columns: Sequence[str] = ()) -> Labelled:
+        """Labelled data of this form, with the columns of these names, whether the model uses them or not."""
 
     def stream(self, data: str | Path, keep: Sequence[str], for_csv: bool, reading: Any) -> Stream:
         """New data of this form, in pieces."""

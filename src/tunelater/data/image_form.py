@@ -40,7 +40,8 @@ from tunelater.data.decoding import (
 from tunelater.data.forms import Data, Labelled
 from tunelater.data.images import ImageSplit
 from tunelater.data.imbalance import OWN_FRACTIONS, split_rows
-from tunelater.data.tables import no_csv_columns
+from tunelater.data.reading import read_table
+from tunelater.data.tables import named_columns, no_csv_columns
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
 
 PROTOCOLS = benchmarks.PROTOCOLS
@@ -150,6 +151,8 @@ class _Found:
     in_test: NDArray[np.bool_] | None = None
     """Which are the owners' test part."""
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    columns: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
+    """Of a list, the columns that were asked for, by name."""
 
 
 def _found(data: Data, target: str | None, positive: str | None, source: ImageSource, seed: int) -> _Found:
@@ -248,7 +251,8 @@ def _read(found: _Found, config: ImagesConfig, source: ImageSource) -> _Read:
         progress=source.progress,
     )
     in_test = None if found.in_test is None else found.in_test[cached.kept]
-    found = dataclasses.replace(found, images=images.take(cached.kept), in_test=in_test)
+    columns = {name: values[cached.kept] for name, values in found.columns.items()}
+    found = dataclasses.replace(found, images=images.take(cached.kept), in_test=in_test, columns=columns)
     return _Read(found, cached, cached.digests)
 
 
@@ -473,7 +477,7 @@ class ImageForm:
         of_list = (told["dataset"], told["path"], told["target"])
         return cls(images, (negative, positive), *of_list, told["seed"], tuple(told.get("negatives", ())))
 
-    def labelled(self, data: Data, reading: ImageSource | None = None) -> Labelled:
+    def labelled(self, data: Data, reading: ImageSource | None = None, columns: Sequence[str] = ()) -> Labelled:
         if reading is not None and isinstance(data, str | Path):
             reading.check_is_for(data)
         source = self._source(data, reading)
@@ -483,8 +487,9 @@ class ImageForm:
             source, target = dataclasses.replace(source, path=None, unlabelled=False), None
         found = _found(data, target, positive, source, self.seed)
         self._check_classes(data, found.classes)
+        found = dataclasses.replace(found, columns=_columns(data, columns))
         read = _read(found, self.images, source)
-        return Labelled(read.split(self.images), read.hashes, read.fingerprint)
+        return Labelled(read.split(self.images), read.hashes, read.fingerprint, read.found.columns)
 
     def _check_classes(self, data: Data, classes: Classes) -> None:
         """Some of the run's negatives are enough: not every kind of them is in every lot."""
@@ -525,6 +530,17 @@ class ImageForm:
             )
         paths, kept = _files_of(Path(data), keep, for_csv, source)
         return ImageFiles(self.images, paths, kept, source)
+
+
+def _columns(data: Data, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Columns of a list of images, in the order of its rows."""
+    if not names:
+        return {}
+    assert isinstance(data, str | Path)
+    if Path(data).is_dir():
+        told = ", ".join(map(repr, names))
+        raise InputError(f"{data} is a folder of images, without columns, got {told}; give a list (CSV or Parquet)")
+    return named_columns(read_table(data), names)
 
 
 def _told_classes(*names: str) -> str:

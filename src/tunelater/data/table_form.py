@@ -160,10 +160,14 @@ class TableForm:
         w = None if weight is None else torch.from_numpy(np.asarray(weight, np.float32))
         return TensorSplit(x, y, w)
 
-    def labelled(self, data: Data, reading: Any = None) -> Labelled:
+    def labelled(self, data: Data, reading: Any = None, columns: Sequence[str] = ()) -> Labelled:
         frame = _read(data, self.schema.header)
         problems = Problems()
-        weights = None
+        weights, named = None, {}
+        try:
+            named = tables.named_columns(frame, columns)
+        except InputError as error:
+            problems.add(*error.problems)
         if self.weight in frame.columns:
             frame, weights = _take_weights(frame, self.weight, problems, self.schema.target)
         elif self.weight is not None:
@@ -185,7 +189,7 @@ class TableForm:
         problems.raise_if_any()
         assert features is not None
         samples, hashes = self.split(features, y, weights), _hashes(features, self.schema)
-        return Labelled(samples, hashes, tables.fingerprint(frame))
+        return Labelled(samples, hashes, tables.fingerprint(frame), named)
 
     def _labels(self, frame: pd.DataFrame) -> NDArray[np.int64]:
         schema = self.schema

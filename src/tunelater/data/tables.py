@@ -54,6 +54,7 @@ from tunelater.data.cells import (
     words_of,
 )
 from tunelater.data.reading import PathLike, Source, open_table
+from tunelater.needs import MISSING
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
 
 Kind = Literal["numeric", "boolean", "categorical"]
@@ -602,6 +603,32 @@ def _next(batches: Iterator[pa.Table], problems: Problems) -> pa.Table | None:
 
 
 # ------------------------------------------------------------------------------------------------------------- identity
+
+
+def named_columns(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """(N,) columns of a table by name, features or not: numbers as float64, NaN where missing, anything else as text.
+
+    Raises:
+        InputError: names that the table does not have, columns of lists and the like.
+    """
+    problems = Problems()
+    known = [str(name) for name in frame.columns]
+    problems.add(*absent_names(dict.fromkeys(names), known, "column"))
+    columns = {}
+    for name in dict.fromkeys(names):
+        if name not in known:
+            continue
+        try:
+            cells = as_cells(as_arrow(frame.iloc[:, known.index(name)]))
+        except UnsupportedType as error:
+            problems.add(f"column {name!r} must hold numbers or text, got {error}")
+            continue
+        if pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type):
+            columns[name] = as_floats(cells)
+        else:
+            columns[name] = np.array([MISSING if word is None else word for word in as_categories(cells)], str)
+    problems.raise_if_any()
+    return columns
 
 
 def fingerprint(frame: pd.DataFrame) -> str:

@@ -1,0 +1,138 @@
+"""Choosing an operating point: how long it takes, and what its honest figures are worth.
+
+    python benchmarks/tuning.py speed
+    python benchmarks/tuning.py null --repeats 300
+
+`speed` chooses among 400 lambdas and all thresholds on 20,000 samples, again in each of 1,000 bootstrap replicates, and
+measures a loop over scikit-learn's curves on a few lambdas and replicates, whose time is scaled up.
+
+`null` draws scores whose lambdas are all equally good (one score, blurred anew for each), chooses, and compares what
+the choice seems to achieve, its honest figure and its future value, which is known in closed form: how often do the
+honest 95% intervals cover it, and how often is choosing lambda said to help (p <= 0.05) where it cannot? And, with one
+lambda that is better, how often where it does?
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from sklearn.metrics import precision_recall_curve
+
+from tunelater.losses import logit
+from tunelater.points import OperatingPoint
+from tunelater.scoring import Scores
+from tunelater.tuning import OperatingGrid
+
+SEPARATION = 1.5
+SHARED = 0.8
+"""The correlation of the scores of two lambdas within a class."""
+
+
+def scores(seed: int, n: int, positives: int, lambdas: int, better: float = 0.0) -> Scores:
+    """Binormal scores; the last lambda separates the classes by `better` more than the others."""
+    rng = np.random.default_rng(seed)
+    target = (np.arange(n) < positives).astype(np.int8)
+    prior = positives / n
+    apart = np.where(np.arange(lambdas) == lambdas - 1, SEPARATION + better, SEPARATION)[:, None]
+    log_odds = np.sqrt(1 - SHARED) * rng.standard_normal((lambdas, n), np.float32) + apart * target + logit(prior)
+    log_odds += np.sqrt(SHARED) * rng.standard_normal(n)
+    return Scores(log_odds.astype(np.float32), target, {"tau": np.linspace(0, 3, lambdas)}, prior)
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    """Seconds of one choice, and of a loop over scikit-learn's curves."""
+    n, lambdas, replicates = 20_000, 400, 1000
+    for positives in (200, 1000):
+        s = scores(0, n, positives, lambdas)
+        times = []
+        for _ in range(arguments.runs):
+            wall, cpu = time.perf_counter(), time.process_time()
+            OperatingGrid(s).select(maximize="precision", subject_to="recall>=0.8", bootstrap=replicates)
+            times.append((time.perf_counter() - wall, time.process_time() - cpu))
+        rng, some = np.random.default_rng(0), 20
+        start = time.process_time()
+        for i in range(some):
+            rows = np.concatenate([rng.choice(np.flatnonzero(s.target == c), (s.target == c).sum()) for c in (0, 1)])
+            precision, recall, _ = precision_recall_curve(s.target[rows], s.log_odds[i][rows])
+            precision[recall >= 0.8].max()
+        loop = (time.process_time() - start) / some * lambdas * replicates
+        told = ", ".join(f"{wall:.1f} s ({cpu:.1f} s of CPU)" for wall, cpu in times)
+        cpu = float(np.median([cpu for _, cpu in times]))
+        print(f"{positives} positives of {n}: {told}")
+        print(f"  loop over scikit-learn's curves: {loop:.0f} s of CPU (scaled from {some}), {loop / cpu:.0f} times")
+
+
+def future(name: str, point: OperatingPoint, prior: float, better: bool, gain: float) -> float:
+    """What a point achieves on the population."""
+    t = point.log_odds_threshold - logit(point.prior)
+    recall = stats.norm.sf(t - SEPARATION - (gain if better else 0.0))
+    fpr = stats.norm.sf(t)
+    alerts = prior * recall + (1 - prior) * fpr
+    figures: dict[str, Callable[[], float]] = {
+        "precision": lambda: prior * recall / alerts if alerts else 0.0,
+        "recall": lambda: recall,
+        "f1": lambda: 2 * prior * recall / (prior + alerts),
+        "cost": lambda: 20 * prior * (1 - recall) + (1 - prior) * fpr,
+    }
+    return float(figures[name]())
+
+
+NEEDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "f1": ("f1", {"maximize": "f1"}),
+    "precision at recall >= 0.8": ("precision", {"maximize": "precision", "subject_to": "recall>=0.8"}),
+    "cost, a miss 20": ("cost", {"cost": {"fn": 20, "fp": 1}}),
+}
+
+
+def null(arguments: argparse.Namespace) -> None:
+    """One line for each need and rule: bias, coverage, and how often lambda is said to help."""
+    n, positives, lambdas = arguments.n, arguments.positives, arguments.lambdas
+    print(f"{n} samples, {positives} positive, {lambdas} lambdas, {arguments.repeats} repeats")
+    for better in arguments.better:
+        for need, (name, asked) in NEEDS.items():
+            for simplest in (True, False) if name == "f1" else (False,):
+                rows = []
+                for seed in range(arguments.repeats):
+                    s = scores(seed, n, positives, lambdas, better)
+                    point = OperatingGrid(s).select(**asked, simplest=simplest, bootstrap=arguments.bootstrap)
+                    truth = future(name, point, positives / n, point.lam == s.lam(lambdas - 1), better)
+                    honest, against = point.honest[name], point.against_default
+                    assert against is not None
+                    gains = against.difference.value * (-1 if name == "cost" else 1) > 0
+                    noted = against.p_value <= 0.05
+                    kept = point.simpler_than is not None or point.lam == s.lam((lambdas - 1) // 2)
+                    covered = honest.low <= truth <= honest.high
+                    rows.append((point.metrics[name].value, honest.value, truth, covered, noted and gains, noted, kept))
+                means = np.mean(rows, axis=0)
+                error = np.std([row[1] - row[2] for row in rows]) / np.sqrt(len(rows))
+                print(
+                    f"better {better:g} | {need} | {'simplest' if simplest else 'best'} | apparent {means[0]:.4f} "
+                    f"| honest {means[1]:.4f} | future {means[2]:.4f} (bias {means[1] - means[2]:+.4f} +- {error:.4f}) "
+                    f"| covered {means[3]:.3f} | helps {means[4]:.3f} | p<=.05 {means[5]:.3f} | simpler {means[6]:.2f}",
+                    flush=True,
+                )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    timed = commands.add_parser("speed")
+    timed.add_argument("--runs", type=int, default=3)
+    timed.set_defaults(do=speed)
+    simulated = commands.add_parser("null")
+    for option, value in (("repeats", 300), ("n", 600), ("positives", 40), ("lambdas", 20)):
+        simulated.add_argument(f"--{option}", type=int, default=value)
+    simulated.add_argument("--better", type=float, nargs="+", default=[0.0, 0.5])
+    simulated.add_argument("--bootstrap", type=int)
+    simulated.set_defaults(do=null)
+    arguments = parser.parse_args()
+    arguments.do(arguments)
+
+
+if __name__ == "__main__":
+    main()
