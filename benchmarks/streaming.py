@@ -40,15 +40,17 @@ class Stream:
     positives: float
     weighted: bool = False
     seconds: float = 0.0
+    processor: float = 0.0
 
     def __len__(self) -> int:
         return -(-self.rows // self.piece)
 
     def pieces(self, numbers: range) -> Iterator[Scores]:
         for number in numbers:
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             scores = self.made(number)
             self.seconds += time.perf_counter() - start
+            self.processor += time.process_time() - used
             yield scores
 
     def made(self, number: int) -> Scores:
@@ -89,20 +91,21 @@ def main() -> None:
           f"PyTorch {torch.__version__}, NumPy {np.__version__}; {peak():.0f} MiB before")  # fmt: skip
 
     one = stream.empty(options.bits)
-    counting, rates = 0.0, []
+    counting, processor, rates = 0.0, 0.0, []
     for number, scores in enumerate(stream.pieces(range(len(stream)))):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         one.update(scores)
         took = time.perf_counter() - start
-        counting += took
+        counting, processor = counting + took, processor + time.process_time() - used
         rates.append(len(scores.target) / took)
         if number == max(1, len(stream) // 10):
             early = peak()
     low, median, high = np.percentile(rates, [5, 50, 95])
-    print(f"counted in {counting:.1f} s: {stream.rows / counting / 1e6:.1f} million rows/s, "
-          f"{stream.rows * stream.lambdas / counting / 1e6:.0f} million scores/s; by piece {median / 1e6:.1f} "
+    print(f"counted in {counting:.1f} s ({processor:.1f} s of processors): "
+          f"{stream.rows / counting / 1e6:.1f} million rows/s, {stream.rows * stream.lambdas / counting / 1e6:.0f} "
+          f"million scores/s; by piece {median / 1e6:.1f} "
           f"({low / 1e6:.1f} to {high / 1e6:.1f}, 5% to 95% of {len(rates)}) million rows/s; making them took "
-          f"{stream.seconds:.1f} s")  # fmt: skip
+          f"{stream.seconds:.1f} s ({stream.processor:.1f} s)")  # fmt: skip
     print(f"peak memory {peak():.0f} MiB, {early:.0f} MiB after a tenth of the rows; "
           f"counts are {one.counts.nbytes / 2**20:.0f} MiB")  # fmt: skip
     for name in METRICS:

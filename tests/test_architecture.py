@@ -13,7 +13,7 @@ SOURCE = Path(tunelater.__file__).parent
 # Each layer may import from the layers above it, and within itself downwards in the order given.
 LAYERS = [
     ["problems", "interrupt"],
-    ["losses", "distributions"],
+    ["losses", "distributions", "engines"],
     ["film", "metrics", "sam", "vision"],
     ["intervals"],
     ["needs"],
@@ -35,7 +35,10 @@ LAYERS = [
     ["honesty"],
     ["tuning"],
     ["monitoring"],
+    ["streaming"],
     ["runs"],
+    ["recognition"],
+    ["counting"],
     ["training"],
     ["workflow"],
     ["demo"],

@@ -319,7 +319,7 @@ def test_conform_tells_every_column_once() -> None:
             "Kind": ["a"] * 4,
         }
     )
-    told = problems_of(lambda: conform(frame, SCHEMA, first_row=100))
+    told = problems_of(lambda: conform(frame, SCHEMA, row=lambda index: str(index + 101)))
     assert len(told) == 4
     for problem, words in zip(
         told,

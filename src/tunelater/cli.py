@@ -36,13 +36,31 @@ SATURATES = 1e-4
 """Nearer than this to 0 or 1, a probability does not tell thresholds apart when printed."""
 
 DataArgument = Annotated[
-    Path, typer.Argument(metavar="DATA", help="A CSV or Parquet file, or a folder of images.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="DATA", help="A CSV or Parquet file, a folder of Parquet files, or one of images.", show_default=False
+    ),
 ]
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="The run folder that **fit** wrote.", show_default=False)
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is already at --out.")]
 At = Annotated[Path, typer.Option("--at", help="The operating point that **tune** wrote.", show_default=False)]
+
+EngineOption = Annotated[
+    str, typer.Option("--engine", metavar="local|ray", help="Where Parquet is worked on: here, or on Ray Data.")
+]
+Address = Annotated[
+    str | None, typer.Option(help="Of a Ray cluster. [RAY_ADDRESS, or this machine]", show_default=False)
+]
+
+Memory = Annotated[
+    int,
+    typer.Option(
+        "--memory", metavar="MIB", help="Tables that take more are streamed, into histograms that take no more."
+    ),
+]
+Grid = Annotated[int, typer.Option(help="Values to try of each loss hyperparameter.")]
 
 IMAGES, DATASETS = "Images", "The paper's datasets and methods"
 Paths = Annotated[
@@ -235,12 +253,13 @@ def fit(
     with _reported("stopped; the same command goes on from its last checkpoint, if it has one"):
         from tunelater.data.image_form import is_one_image
         from tunelater.workflow import fit as run_fit
+        from tunelater.workflow import is_image_folder
 
         problems = Problems()
         asked = _Asked(
             loss, lam or [], epochs, seed, film, precision, compile, method, backbone, weights, scratch, size, bits
         )
-        are_images = data.is_dir() or dataset is not None or paths is not None
+        are_images = is_image_folder(data) or dataset is not None or paths is not None
         if data.exists() and not are_images and not is_one_image(data):
             given = {"--images": images, "--group": group, "--unlabelled": unlabelled, "--cache": cache}
             given |= {"--on-bad": on_bad != "raise", "--max-pixels": max_pixels is not None}
@@ -332,7 +351,7 @@ def tune(
             help="Of lambdas within one standard error of the best, the nearest to the default; or the best.",
         ),
     ] = True,
-    grid: Annotated[int, typer.Option(help="Values to try of each loss hyperparameter.")] = 9,
+    grid: Grid = 9,
     out: Annotated[
         Path | None, typer.Option(help="Where to write the operating point (JSON).", show_default=False)
     ] = None,
@@ -341,6 +360,17 @@ def tune(
     ] = False,
     force: Force = False,
     bootstrap: Bootstrap = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--whole",
+            help="Count scores while rows stream by, or hold all rows. [by --memory]",
+            show_default=False,
+        ),
+    ] = None,
+    memory: Memory = 1024,
+    engine: EngineOption = "local",
+    address: Address = None,
     paths: Paths = None,
     images: ImageFolder = None,
     on_bad: OnBad = "raise",
@@ -352,8 +382,13 @@ def tune(
     DATA are labelled rows or images. If they are those that the run was fitted on, only what was held back for choosing
     is used. Say one of --maximize, --minimize and --cost, and any number of constraints. Beside what the point achieves
     on DATA, which flatters it, stands what to expect on others.
+
+    A table that takes more than --memory streams by: its scores are counted in fine bins, in memory that does not grow
+    with it. Metrics of the threshold stay exact, those of a whole lambda are told with how far off they may be. DATA
+    may also be what **count** wrote, or a folder of that.
     """
     with _reported(memory="try fewer lambdas (--grid), or fewer rows or images"):
+        from tunelater.workflow import is_image_folder
         from tunelater.workflow import tune as run_tune
 
         problems = Problems()
@@ -372,6 +407,10 @@ def tune(
                 force=force,
                 allow_test=allow_test,
                 bootstrap=bootstrap,
+                stream=stream,
+                memory_mb=memory,
+                engine=engine,
+                address=address,
                 images=source,
                 problems=list(problems),
             )
@@ -381,8 +420,39 @@ def tune(
             new = "NEW/" if data.is_dir() else f"NEW{data.suffix if data.suffix in ('.parquet', '.pq') else '.csv'}"
             reading = _given({"--paths": paths, "--images": images, "--on-bad": on_bad, "--max-pixels": max_pixels})
             _echo_next("predict", run, new, "--at", out, "--out", "alerts.csv", *reading)
-            if data.is_dir():
+            if is_image_folder(data) and not point.off_by:
                 typer.echo("NEW/ stands for a folder of image files, of any names and at any depth.")
+
+
+@app.command(
+    epilog="Example: tunelater count run part-1/ --out shards/1.npz, on each machine; then: tunelater tune run shards/ "
+    "--maximize precision --subject-to 'recall>=0.9' --out point.json",
+    short_help="Count scores of a shard of labelled rows, to choose on.",
+)
+def count(
+    run: RunArgument,
+    data: DataArgument,
+    out: Annotated[Path, typer.Option(help="Where to write the histograms (.npz).", show_default=False)],
+    grid: Grid = 9,
+    memory: Memory = 1024,
+    force: Force = False,
+    engine: EngineOption = "local",
+    address: Address = None,
+) -> None:
+    """Count the scores of labelled rows at a grid of lambdas, where the rows are.
+
+    For validation data on several machines: **tune** takes a folder of what this wrote on each, as if the rows had
+    streamed by in one place. --grid and --memory must be the same everywhere.
+    """
+    with _reported(memory="allow less (--memory)"):
+        from tunelater.workflow import count as run_count
+
+        total = run_count(
+            run, data, out=out, grid=grid, memory_mb=memory, force=force, engine=engine, address=address
+        ).total
+        rows, positives = int(total.rows.sum()), int(total.rows[1])
+        told = f"{_counted(rows, 'row')}, {positives} positive, at {_counted(len(total), 'lambda')}"
+        typer.echo(f"{told}, in bins of 2^-{total.bins.bits}: {out}")
 
 
 @app.command(
@@ -422,12 +492,19 @@ def predict(
     run: RunArgument,
     data: DataArgument,
     at: At,
-    out: Annotated[Path, typer.Option(help="Where to write the result: .csv, .parquet or .pq.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Where to write the result: .csv, .parquet, .pq or, of Parquet, a folder.", show_default=False
+        ),
+    ],
     keep: Annotated[
         list[str] | None,
         typer.Option(help="A column of DATA to copy into the result; may be repeated.", show_default=False),
     ] = None,
     force: Force = False,
+    engine: EngineOption = "local",
+    address: Address = None,
     paths: Paths = None,
     images: ImageFolder = None,
     on_bad: OnBad = "raise",
@@ -436,7 +513,9 @@ def predict(
     """Score new rows or images at an operating point and decide on them.
 
     The result has a row for each row of DATA, or for each image in it: probability, log-odds and prediction. Files
-    larger than memory are fine. Images come as a folder, at any depth, as a list (--paths), or as a single file.
+    larger than memory are fine. A folder of Parquet files is one table, and --out without an extension a folder of
+    them; --engine ray works on many parts at once, with the same result. Images come as a folder, at any depth, as a
+    list (--paths), or as a single file.
     """
     with _reported():
         from tunelater.workflow import predict as run_predict
@@ -449,6 +528,8 @@ def predict(
                 out=out,
                 keep=keep or [],
                 force=force,
+                engine=engine,
+                address=address,
                 images=_source(path=paths, folder=images, on_bad=on_bad, max_pixels=max_pixels),
                 on_rows=lambda n, noun: advance(n, unit=f"{noun}s"),
             )
@@ -793,6 +874,12 @@ def _print_point(point: OperatingPoint) -> None:
         if point.honest
         else "These chose the point, so its figures flatter it: see `tunelater evaluate` for samples that did not."
     )
+    if point.off_by:
+        most = ", ".join(f"{name} {value:.1g}" for name, value in point.off_by.items())
+        typer.echo(
+            "The samples streamed by and were counted in bins: metrics of the threshold are exact, of the others these "
+            f"are off by at most: {most}."
+        )
     if point.simpler_than is not None:
         from tunelater.honesty import told_lambda
 

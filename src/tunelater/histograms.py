@@ -32,10 +32,10 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -60,6 +60,8 @@ from tunelater.metrics import (
 )
 from tunelater.problems import InputError, Problems
 from tunelater.scoring import Scores
+
+T = TypeVar("T")
 
 FORMAT = "tunelater.score_histograms/1"
 METRICS = ("auc", "average_precision", "brier", "log_loss")
@@ -437,6 +439,19 @@ class ScoreHistograms:
         low, high = np.array(per_lambda(lambda i: self._enclosed(i, m, prior), len(self))).T
         return low, high
 
+    def off_by(self, index: int, prior: float | None = None) -> dict[str, float]:
+        """By how much `METRICS` of one lambda may differ from those of the exact scores, at the most: the farther of
+        both `bounds`.
+
+        Raises:
+            InputError: as for `evaluate`.
+        """
+        out = {}
+        for m in self._checked(METRICS, prior):
+            value, (low, high) = self._value(index, m, prior), self._enclosed(index, m, prior)
+            out[m.name] = max(value - low, high - value, 0.0)
+        return out
+
     def intervals(self, index: int, *, prior: float | None = None, confidence: float = 0.95) -> dict[str, Estimate]:
         """`auc`, `average_precision`, `brier` and `log_loss` of one lambda with the intervals of `tunelater.intervals`,
         which are about chance; `bounds` are about binning.
@@ -493,7 +508,7 @@ class ScoreHistograms:
 
     def _value(self, index: int, m: Metric, prior: float | None) -> float:
         if m.of_curve is None:
-            return self._losses(index, self.bins.centres, self.bins.centres, prior)[m.proper]
+            return self.losses(index, prior)[m.proper]
         return float(m.of_curve(self._curve_at(index, prior, every_bin=False))[0])
 
     def _curve_at(self, index: int, prior: float | None, *, every_bin: bool) -> Curve:
@@ -521,6 +536,10 @@ class ScoreHistograms:
         at_edges, within = float(m.of_curve(c)[0]), _best_within(c, m.name)
         return (at_edges, within) if m.higher_is_better else (within, at_edges)
 
+    def losses(self, index: int, prior: float | None = None) -> tuple[float, float]:
+        """Brier score and log-loss (nats) of one lambda, with every score taken as its bin's centre; unchecked."""
+        return self._losses(index, self.bins.centres, self.bins.centres, prior)
+
     def _losses(
         self, index: int, of_negatives: NDArray[np.floating], of_positives: NDArray[np.floating], prior: float | None
     ) -> tuple[float, float]:
@@ -545,9 +564,12 @@ class ScoreHistograms:
         Raises:
             InputError: counts that do not add up, as an interrupted `update` leaves them.
         """
-        path, problems = Path(path), self._problems_of_counts()
-        if problems:
+        if problems := self._problems_of_counts():
             raise InputError(problems)
+        write_arrays(Path(path), self.stored())
+
+    def stored(self) -> dict[str, NDArray]:
+        """Arrays without pickles, from which `from_stored` makes the same."""
         header = {
             "format": FORMAT, "prior": self.prior, "bits": self.bins.bits, "split": self.split, "model": self.model,
             "lambdas": {name: values.tolist() for name, values in self.lambdas.items()},
@@ -559,13 +581,11 @@ class ScoreHistograms:
                 # Most bins are empty: what is left is a fraction of the size, and quick to write.
                 arrays[f"{name}_at"] = np.flatnonzero(array)
                 arrays[name] = array.reshape(-1)[arrays[f"{name}_at"]]
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        return arrays
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Between processes they travel as `stored`."""
+        return type(self).from_stored, (self.stored(),)
 
     @classmethod
     def load(cls, path: str | Path) -> ScoreHistograms:
@@ -574,19 +594,15 @@ class ScoreHistograms:
         Raises:
             InputError: no such file, another kind of file or one that is damaged, or that a later version wrote.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"there are no score histograms {path}; write them with `ScoreHistograms.save`")
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                return cls._from_arrays({name: stored[name] for name in stored.files})
-        except InputError as error:
-            raise InputError(f"{path}: {problem}" for problem in error.problems) from None
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{path} holds no score histograms, or is damaged ({error}); write it again") from None
+        return read_arrays(Path(path), cls.from_stored)
 
     @classmethod
-    def _from_arrays(cls, stored: Mapping[str, NDArray]) -> ScoreHistograms:
+    def from_stored(cls, stored: Mapping[str, NDArray]) -> ScoreHistograms:
+        """The inverse of `stored`.
+
+        Raises:
+            InputError, ValueError, KeyError, TypeError: arrays that are none of those.
+        """
         header: dict[str, Any] = json.loads(str(stored["header"][()]))
         if header["format"] != FORMAT:
             raise InputError(
@@ -615,6 +631,43 @@ class ScoreHistograms:
             header["model"],
             None if extrapolated is None else np.array(extrapolated, bool),
         )
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray]) -> None:
+    """Write one compressed .npz, which is in its place only once it is whole."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_arrays(path: Path, made: Callable[[Mapping[str, NDArray]], T]) -> T:
+    """What `made` makes of the arrays in a file that `write_arrays` wrote.
+
+    Raises:
+        InputError: no such file, another kind of file or one that is damaged, or what `made` raises.
+    """
+    if not path.is_file():
+        raise InputError(f"there are no score histograms {path}; write them with `ScoreHistograms.save`")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return made({name: stored[name] for name in stored.files})
+    except InputError as error:
+        raise InputError(f"{path}: {problem}" for problem in error.problems) from None
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise InputError(f"{path} holds no score histograms, or is damaged ({error}); write it again") from None
 
 
 def merged(histograms: Iterable[ScoreHistograms]) -> ScoreHistograms:

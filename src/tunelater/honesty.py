@@ -300,7 +300,7 @@ def against_default(
     p = float(2 * stats.norm.sf(abs(value) / error)) if error > 0 else 1.0
     estimate = Estimate(value, value - z * error, value + z * error)
     same = None if trade is None else trade.metric.name
-    sentence = _in_words(task.need.objective, lam, estimate, p, same, kept)
+    sentence = told_difference(task.need.objective, lam, estimate, p, same, kept)
     return AgainstDefault(name, dict(lam), estimate, p, sentence, same)
 
 
@@ -367,9 +367,10 @@ def _paired_error(task: Task, a: Decided, b: Decided, trade: _Trade | None, prio
     return math.hypot((mean.high - mean.low) / 2, float(np.std(traded)))
 
 
-def _in_words(
+def told_difference(
     objective: ThresholdMetric | Metric, lam: Lambda, d: Estimate, p: float, same: str | None, kept: bool
 ) -> str:
+    """A comparison with the default lambda in plain words; see `against_default`."""
     at = told_lambda(lam)
     held = "" if same is None else f" at the same {same}"
     figure = f"{objective.name} {d.value:+.3g} [{d.low:+.3g}, {d.high:+.3g}]{held}, p = {p:.2g}"

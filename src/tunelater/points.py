@@ -76,6 +76,9 @@ class OperatingPoint:
     """Whether choosing lambda helped; None where there was one lambda, or too few samples."""
     simpler_than: Mapping[str, float] | None = None
     """The lambda that was best on these samples, where a simpler one within one standard error of it was taken."""
+    off_by: Mapping[str, float] = field(default_factory=dict)
+    """Where samples were counted in bins (`tunelater.streaming`): by how much metrics of the whole lambda may be off at
+    the most. Empty where they are exact, as metrics of the threshold always are."""
 
     def log_odds(self, log_odds: NDArray[np.floating], prior: float) -> Floats:
         """(N,) log-odds at the point's prior, float64, from those at `lam` for a share `prior` of positives."""

@@ -328,12 +328,14 @@ def output_problems(
     folder: bool,
     ours: Callable[[Path], bool] = is_run,
     written: frozenset[str] = WHOLE_RUN,
+    what: str = "a run folder",
 ) -> list[str]:
     """Why a result may not be written to `out`: it exists, it is not ours to replace, or it has no place.
 
     Args:
         folder: whether the result is a folder. One is replaced only if it is empty, or `ours` and without a file that
             is not among those `written` into it.
+        what: what `ours` are.
     """
     out = Path(out)
     parent = placed(out).parent
@@ -348,7 +350,7 @@ def output_problems(
     if not out.exists() or (folder and out.is_dir() and not any(out.iterdir())):
         return []
     if folder and not ours(out):
-        return [f"{out} exists and is not a run folder, so it is not replaced; name another place"]
+        return [f"{out} exists and is not {what}, so it is not replaced; name another place"]
     if folder and (foreign := sorted(p.name for p in out.iterdir() if p.name not in written and p.name != ".DS_Store")):
         return [f"{out} also holds {some_of(foreign)}, which would be lost; move that, or name another place"]
     if not folder and not out.is_file():
@@ -369,10 +371,13 @@ LOCK = "lock"
 
 
 @contextmanager
-def building(out: Path, identity: str) -> Iterator[Path]:
+def building(out: Path, identity: str, *, by: str = "fit", resumable: bool = True) -> Iterator[Path]:
     """The hidden folder in which the result for `out` is built: an interrupted one of the same identity, or a new one.
 
-    It stays after an interruption, and goes after any other failure.
+    It stays after an interruption, if it is resumable, and goes after any other failure.
+
+    Args:
+        by: the command that builds it, for messages.
 
     Raises:
         InputError: another process, or another thread, builds the same.
@@ -380,13 +385,12 @@ def building(out: Path, identity: str) -> Iterator[Path]:
     partial = _partial(out)
     partial.mkdir(exist_ok=True)
     lock = partial / LOCK
-    _take(lock, out)
+    _take(lock, out, by)
     try:
         yield _emptied_unless(partial, identity)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+    except BaseException as error:
+        if not (resumable and isinstance(error, KeyboardInterrupt)):
+            shutil.rmtree(partial, ignore_errors=True)
         raise
     finally:
         _held.discard(lock)
@@ -397,7 +401,7 @@ _held: set[Path] = set()
 """Locks of this process: one with its number that is not among them is a leftover, since numbers come again."""
 
 
-def _take(lock: Path, out: Path) -> None:
+def _take(lock: Path, out: Path, by: str) -> None:
     pid = ""
     for _ in range(2):
         try:
@@ -412,8 +416,8 @@ def _take(lock: Path, out: Path) -> None:
                 break
             lock.unlink(missing_ok=True)
     raise InputError(
-        f"{out} is being made by another fit (process {pid or 'unknown'}); wait for it, or name another place; if no "
-        f"such process fits, remove {lock}"
+        f"{out} is being made by another {by} (process {pid or 'unknown'}); wait for it, or name another place; if "
+        f"there is no such process, remove {lock}"
     )
 
 

@@ -84,6 +84,12 @@ class Scores:
         """The lambda at an index."""
         return at(self.lambdas, index)
 
+    def take(self, rows: NDArray[np.intp]) -> Scores:
+        """The scores of some samples."""
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        weight = None if self.weight is None else self.weight[rows]
+        return replace(self, log_odds=self.log_odds[:, rows], target=self.target[rows], weight=weight, columns=columns)
+
     def at_prior(self, prior: float) -> Scores:
         """The same scores as log-odds where another share of cases is positive.
 

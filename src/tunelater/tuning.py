@@ -254,12 +254,12 @@ class _Choosing:
         folds = Folds.of(task, scores, self.seed, self._repeats(len(task.weight)))
         apart = [] if folds is None else [folds.weighting(task)]
         on_all, *without = self._judged(task, [exact, *apart])
-        distance, default = self._distances()
+        distance, default = distances(self.source.lambdas, self.source.size, self.default)
         some = on_all.allowed[:, 0] & np.isfinite(on_all.merit[:, 0])
         if not some.any():
             raise Infeasible(self._attainable(task, exact))
         error = self._error_of_best(task, on_all)
-        on_all, *without = (_with_error(c, error) for c in (on_all, *without))
+        on_all, *without = (with_error(c, error) for c in (on_all, *without))
         rule = distance if self.simplest and self.source.size > 1 else None
         (chosen,), (best,) = pick(on_all, rule)
         point, row = self._point(task, int(chosen), float(on_all.lowest[chosen, 0]))
@@ -287,16 +287,6 @@ class _Choosing:
         for _, scores in self.source.parts():
             found += per_lambda(_judge(task, scores, weightings), len(scores))
         return [Choices.stack(each) for each in zip(*found, strict=True)]
-
-    def _distances(self) -> tuple[Floats, int]:
-        """(L,) distances from the default lambda, in units of each hyperparameter's range, and the nearest."""
-        squares = np.zeros(self.source.size)
-        for name, values in self.source.lambdas.items():
-            values = np.asarray(values, np.float64)
-            distinct = np.unique(values)
-            middle = float(distinct[(len(distinct) - 1) // 2]) if self.default is None else self.default[name]
-            squares += ((values - middle) / (np.ptp(values) or 1.0)) ** 2
-        return np.sqrt(squares), int(np.argmin(squares))
 
     def _error_of_best(self, task: Task, choices: Choices) -> float | None:
         """The standard error of a metric of the whole lambda, at its best lambda; None for others, whose choices have
@@ -381,7 +371,7 @@ class _Choosing:
         of_priors: dict[float | None, tuple[list[dict[str, Floats]], list[dict[str, Floats]]]] = {}
         for w in bootstraps(task, int(self.bootstrap), self.seed):
             (choices,) = self._judged(task, [w])
-            lam, _ = pick(_with_error(choices, error), rule)
+            lam, _ = pick(with_error(choices, error), rule)
             lowest = choices.lowest[lam, np.arange(len(lam))]
             for index, part in self.source.parts(np.unique(lam)):
                 for i, row in zip(index, part.log_odds, strict=True):
@@ -406,45 +396,14 @@ class _Choosing:
         to insist on it."""
         if not self.need.constraints:
             return [f"{self.need.objective.name} is not defined at any lambda on these samples"]
-        reaches: list[list[tuple[_Reach, _Reach, _Reach]]] = []
+        reaches: list[list[tuple[Reach, Reach, Reach]]] = []
         for index, scores in self.source.parts():
             reaches += per_lambda(_reach(task, w, scores, index), len(scores))
-        constraints, shift = self.need.constraints, -task.half
-        lines = [f"no lambda and threshold meets {' and '.join(map(str, constraints))} on these samples"]
-        for j, c in enumerate(constraints):
-
-            def place(reach: _Reach) -> str:
-                threshold = sigmoid(min(max(reach.threshold + shift, -700), 700))
-                return f"{told_lambda(at(self.source.lambdas, reach.lam))}, threshold {threshold:.3g}"
-
-            def value(k: int, shortfall: float) -> str:
-                other = constraints[k]
-                number = other.bound - shortfall if other.relation == ">=" else other.bound + shortfall
-                return f"{number:.4g}"
-
-            others = [str(other) for other in constraints if other is not c]
-            alone, together, kept = (min((r[j][i] for r in reaches), key=lambda x: x.missed) for i in range(3))
-            within = "" if c.every is None else f" in every {c.every}"
-            line = f"{c.metric.name}{within} reaches {value(j, alone.shortfalls[j])} alone"
-            if not others:
-                line += f", at {place(alone)}"
-            elif math.isfinite(together.missed):
-                line += f", and {value(j, together.missed)} with {' and '.join(others)}, at {place(together)}"
-            else:
-                line += f"; {' and '.join(others)} already fails"
-            if others and math.isfinite(kept.missed):
-                costs = [
-                    f"{other.metric.name} {value(k, kept.shortfalls[k])}"
-                    for k, other in enumerate(constraints)
-                    if other is not c
-                ]
-                line += f"; {c} costs {' and '.join(costs)}, at {place(kept)}"
-            lines.append(line)
-        return lines
+        return told_reaches(self.need, reaches, self.source.lambdas, -task.half)
 
 
 @dataclass(frozen=True)
-class _Reach:
+class Reach:
     """A threshold of a lambda that goes furthest in some way."""
 
     missed: float
@@ -461,11 +420,11 @@ def _judge(task: Task, scores: Scores, weightings: Sequence[Weighting]) -> Calla
 
 def _reach(
     task: Task, w: Weighting, scores: Scores, index: NDArray[np.intp]
-) -> Callable[[int], list[tuple[_Reach, _Reach, _Reach]]]:
-    return lambda i: _reaches(task, w, scores.log_odds[i], int(index[i]))
+) -> Callable[[int], list[tuple[Reach, Reach, Reach]]]:
+    return lambda i: reaches_of(task, w, scores.log_odds[i], int(index[i]))
 
 
-def _reaches(task: Task, w: Weighting, row: NDArray[np.floating], lam: int) -> list[tuple[_Reach, _Reach, _Reach]]:
+def reaches_of(task: Task, w: Weighting, row: NDArray[np.floating], lam: int) -> list[tuple[Reach, Reach, Reach]]:
     """For each constraint, the threshold that misses it least, the one that does with the others met, and the one that
     meets it and misses the others least."""
     ranked = Ranked.of(row, task, exact=True)
@@ -479,7 +438,7 @@ def _reaches(task: Task, w: Weighting, row: NDArray[np.floating], lam: int) -> l
         found = []
         for way in ways:
             k = int(np.argmin(way))
-            found.append(_Reach(float(way[k]), lam, float(ranked.thresholds[k]), missed[:, k].tolist()))
+            found.append(Reach(float(way[k]), lam, float(ranked.thresholds[k]), missed[:, k].tolist()))
         out.append((found[0], found[1], found[2]))
     return out
 
@@ -488,7 +447,60 @@ def _joined(parts: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _with_error(choices: Choices, error: float | None) -> Choices:
+def told_reaches(
+    need: Need, reaches: Sequence[Sequence[tuple[Reach, Reach, Reach]]], lambdas: Lambdas, shift: float
+) -> list[str]:
+    """What is attainable, in words, from the `reaches_of` every lambda.
+
+    Args:
+        shift: what moves log-odds to the point's prior.
+    """
+    constraints = need.constraints
+    lines = [f"no lambda and threshold meets {' and '.join(map(str, constraints))} on these samples"]
+    for j, c in enumerate(constraints):
+
+        def place(reach: Reach) -> str:
+            threshold = sigmoid(min(max(reach.threshold + shift, -700), 700))
+            return f"{told_lambda(at(lambdas, reach.lam))}, threshold {threshold:.3g}"
+
+        def value(k: int, shortfall: float) -> str:
+            other = constraints[k]
+            number = other.bound - shortfall if other.relation == ">=" else other.bound + shortfall
+            return f"{number:.4g}"
+
+        others = [str(other) for other in constraints if other is not c]
+        alone, together, kept = (min((r[j][i] for r in reaches), key=lambda x: x.missed) for i in range(3))
+        within = "" if c.every is None else f" in every {c.every}"
+        line = f"{c.metric.name}{within} reaches {value(j, alone.shortfalls[j])} alone"
+        if not others:
+            line += f", at {place(alone)}"
+        elif math.isfinite(together.missed):
+            line += f", and {value(j, together.missed)} with {' and '.join(others)}, at {place(together)}"
+        else:
+            line += f"; {' and '.join(others)} already fails"
+        if others and math.isfinite(kept.missed):
+            costs = [
+                f"{other.metric.name} {value(k, kept.shortfalls[k])}"
+                for k, other in enumerate(constraints)
+                if other is not c
+            ]
+            line += f"; {c} costs {' and '.join(costs)}, at {place(kept)}"
+        lines.append(line)
+    return lines
+
+
+def distances(lambdas: Lambdas, size: int, default: Lambda | None) -> tuple[Floats, int]:
+    """(L,) distances from the default lambda, in units of each hyperparameter's range, and the nearest."""
+    squares = np.zeros(size)
+    for name, values in lambdas.items():
+        values = np.asarray(values, np.float64)
+        distinct = np.unique(values)
+        middle = float(distinct[(len(distinct) - 1) // 2]) if default is None else default[name]
+        squares += ((values - middle) / (np.ptp(values) or 1.0)) ** 2
+    return np.sqrt(squares), int(np.argmin(squares))
+
+
+def with_error(choices: Choices, error: float | None) -> Choices:
     return choices if error is None else dataclasses.replace(choices, error=np.full_like(choices.error, error))
 
 

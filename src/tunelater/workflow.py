@@ -15,8 +15,9 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +33,39 @@ from numpy.typing import NDArray
 from tunelater import recipes, vision
 from tunelater.assessment import assess, problems_of_draws
 from tunelater.config import Config
-from tunelater.data.forms import Data, Labelled, Prepared
+from tunelater.counting import count as count_scores
+from tunelater.data.benchmarks import is_image
+from tunelater.data.forms import Data, Labelled, NewRows, Part, Prepared, Stream
 from tunelater.data.image_form import ImageForm, ImageSource, find_images, is_one_image, one_image, prepare_images
 from tunelater.data.imbalance import problems_of_beta, problems_of_fractions, subsample
-from tunelater.data.reading import checked_file
+from tunelater.data.reading import (
+    checked_file,
+    checked_table,
+    is_parquet,
+    is_parquet_folder,
+    parquet_files,
+    size_in_memory,
+)
 from tunelater.data.splits import Split, Splits, class_counts
-from tunelater.data.table_form import prepare_table
+from tunelater.data.table_form import TableForm, prepare_table
 from tunelater.distributions import Lambda, Lambdas
+from tunelater.engines import Engine
 from tunelater.intervals import Estimate
 from tunelater.models import TRUNKS, build, problems_of_images
 from tunelater.needs import Columns, Cost, Need, problems_of_needs
 from tunelater.points import FORMAT, OperatingPoint
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
+from tunelater.recognition import Recognition
 from tunelater.runs import FORMAT as RUN_FORMAT
 from tunelater.runs import Run, another_lives, building, output_problems, publish
 from tunelater.scoring import Scores, check_lambdas
+from tunelater.streaming import FoldedHistograms, HistogramGrid, load_shards, problems_of_rows
 from tunelater.training import problems_of_compiling, train
 from tunelater.tuning import select_from
 
 SMALLEST_SPLIT_OF_POSITIVES = 5
 """Positives under which a split says next to nothing; fitting warns."""
-EQUAL_BY_CHANCE = 0.1
-"""Share of rows of one split that equal rows of another over which equal rows are no sign of the same table."""
-
+LEFT_OUT = "they are left out, because they would flatter the model"
 FEWEST_CHANGES = 20
 """From one label to the next over which their order tells a table from others."""
 
@@ -78,9 +89,9 @@ def fit(
     """Train one model over a distribution of loss hyperparameters, on a table or on images.
 
     Args:
-        data: a CSV or Parquet file, or a data frame: numbers, booleans, categories, dates, missing values. Or images: a
-            folder with one for each class, and with `images` also a list of paths and labels (CSV or Parquet), or the
-            folder of one of the paper's datasets.
+        data: a CSV or Parquet file, a folder of Parquet files, or a data frame: numbers, booleans, categories, dates,
+            missing values. Or images: a folder with one for each class, and with `images` also a list of paths and
+            labels (CSV or Parquet), or the folder of one of the paper's datasets.
         target: the column to predict; it has two values. Folders of images have none.
         positive: the value (or the folder's name) of the rare event; the paper's datasets know theirs. Images of all
             other classes are the negatives, however many these are.
@@ -181,6 +192,10 @@ def tune(
     force: bool = False,
     allow_test: bool = False,
     bootstrap: int | None = None,
+    stream: bool | None = None,
+    memory_mb: int = 1024,
+    engine: str = "local",
+    address: str | None = None,
     images: ImageSource | None = None,
     problems: Sequence[str] = (),
 ) -> OperatingPoint:
@@ -190,7 +205,8 @@ def tune(
         run: a run, or its folder.
         data: labelled rows. Where it is the table that the run was fitted on, or one with the same labels in the same
             order, its validation rows are taken. From any other table, rows that equal training or test rows of that
-            table, if only after rounding, are left out, with a warning.
+            table, if only after rounding, are left out, with a warning. Or what `count` wrote: a file, or a folder of
+            such files, of shards of one validation set.
         maximize, minimize, cost, subject_to: the need (`tunelater.needs` has the vocabulary). Columns that it names
             are those of `data`, whether the model uses them or not.
         prior: the share of positives where the model will be used, or a range of it, of which the worst counts; by
@@ -201,6 +217,11 @@ def tune(
         out: where to write the operating point as JSON.
         allow_test: choose on the test rows of the table that the run was fitted on.
         bootstrap: intervals from so many resamples, and as many choices again; see `OperatingGrid.select`.
+        stream: whether scores are counted while rows stream by, in memory that does not depend on their number, and
+            the point is chosen on histograms (`tunelater.streaming`); by default where the table takes more than
+            `memory_mb`, or the engine is another than `local`.
+        memory_mb: bound on the histograms, MiB, in each process.
+        engine, address: as for `predict`.
         images: how image files are read, for a run on images.
         problems: what the caller found wrong already, to be told with the rest.
 
@@ -208,8 +229,8 @@ def tune(
         InputError: everything wrong with the arguments and the data.
         Infeasible: no operating point meets the constraints; the message says what is attainable.
     """
-    found = Problems()
-    found.add(*problems)
+    found, place, shards = Problems(), Engine(engine, address), shards_in(data)
+    found.add(*problems, *place.problems())
     if out is not None:
         found.add(*_problems_of_point_file(Path(out), data, force))
     asked: dict[str, Any] = {"maximize": maximize, "minimize": minimize, "cost": cost, "subject_to": subject_to}
@@ -217,36 +238,90 @@ def tune(
     found.add(*wrong, *problems_of_draws(bootstrap=bootstrap))
     loaded = _loaded(run, data, found)
     found.add(*_problems_of_reading(loaded, images))
+    streams = bool(shards)
     if loaded is not None:
         with problems_of(found):
-            lambdas: Lambdas = loaded.config.lambdas.grid(grid)
-            if not isinstance(grid, Mapping):
-                lambdas = _joined_by(lambdas, loaded.config.lambdas.median)
+            lambdas: Lambdas = _grid(loaded, grid)
         with problems_of(found):
             own, apart = ("test", ("train",)) if allow_test else ("validation", ("train", "test"))
+            streams = streams or _streams(loaded, data, stream, place, memory_mb)
             named = Need.columns_named(cost, subject_to)
-            samples, split, columns = _labelled(loaded, data, own, apart, images, named)
+            if not streams:
+                samples, split, columns = _labelled(loaded, data, own, apart, images, named)
             if not wrong:
-                need, target = Need.of(**asked, prior=prior), samples.target.numpy()
-                weight = None if samples.weight is None else samples.weight.numpy()
-                found.add(*need.problems_with(columns, target, weight, "choosing"))
+                need = Need.of(**asked, prior=prior)
+                if streams:
+                    found.add(*problems_of_rows(need, bootstrap))
+                else:
+                    weight = None if samples.weight is None else samples.weight.numpy()
+                    found.add(*need.problems_with(columns, samples.target.numpy(), weight, "choosing"))
     found.raise_if_any()
     assert loaded is not None
-    point = select_from(
-        lambda part: dataclasses.replace(loaded.score(samples, part, split=split), columns=columns),
-        lambdas,
-        len(samples),
-        prior=prior,
-        allow_test=allow_test,
-        default=loaded.config.lambdas.median,
-        simplest=simplest,
-        bootstrap=bootstrap,
-        **asked,
-    )
+    default = loaded.config.lambdas.median
+    if streams:
+        histograms = _histograms(loaded, data, shards, lambdas, apart, place, memory_mb)
+        point = HistogramGrid(histograms, prior, allow_test, default).select(**asked, simplest=simplest)
+    else:
+        point = select_from(
+            lambda part: dataclasses.replace(loaded.score(samples, part, split=split), columns=columns),
+            lambdas,
+            len(samples),
+            prior=prior,
+            allow_test=allow_test,
+            default=default,
+            simplest=simplest,
+            bootstrap=bootstrap,
+            **asked,
+        )
     if out is not None:
         with _replacing(Path(out)) as partial:
             point.save(partial)
     return point
+
+
+def count(
+    run: Run | str | Path,
+    data: str | Path,
+    *,
+    out: str | Path,
+    grid: int | Mapping[str, int | Sequence[float]] = 9,
+    force: bool = False,
+    memory_mb: int = 1024,
+    engine: str = "local",
+    address: str | None = None,
+) -> FoldedHistograms:
+    """Count the scores of labelled rows at a grid of lambdas, for `tune` to choose on: a shard of a validation set, on
+    the machine that has it.
+
+    Rows that the run has seen are left out as in `tune`; that is judged for each shard by itself.
+
+    Args:
+        data: labelled rows: a CSV or Parquet file, or a folder of Parquet files, of any size.
+        out: where to write the histograms; it ends in .npz.
+        grid, memory_mb, engine, address: as for `tune`; shards need the same of the first two.
+        force: replace older histograms at `out`.
+
+    Raises:
+        InputError: everything wrong with the arguments and the data; `out` is then not written.
+    """
+    found, place, out = Problems(), Engine(engine, address), Path(out)
+    found.add(*place.problems())
+    found.check(out.suffix == SHARD, f"histograms are a file that ends in {SHARD}: --out (out), got {out.name!r}")
+    if _same_place(out, data):
+        found.add(f"{out} is the table to count, which is not replaced; name another place")
+    else:
+        found.add(*output_problems(out, force=force, folder=False))
+    loaded = _loaded(run, data, found, frames=False)
+    if loaded is not None:
+        with problems_of(found):
+            lambdas: Lambdas = _grid(loaded, grid)
+        with problems_of(found):
+            _streams(loaded, data, True, place, memory_mb)
+    found.raise_if_any()
+    assert loaded is not None
+    histograms = _counted(loaded, data, lambdas, ("train", "test"), place, memory_mb, both=False)
+    histograms.save(out)
+    return histograms
 
 
 @dataclass(frozen=True)
@@ -339,54 +414,107 @@ def predict(
     out: str | Path,
     keep: Sequence[str] = (),
     force: bool = False,
+    engine: str = "local",
+    address: str | None = None,
     images: ImageSource | None = None,
     on_rows: Callable[[int, str], None] | None = None,
 ) -> Predictions:
-    """Score a file, or image files, at an operating point, in pieces: they may be larger than memory.
+    """Score a file, a folder of Parquet files, or image files, at an operating point, in pieces: they may be larger
+    than memory.
 
     The result (CSV where `out` ends in .csv, Parquet where in .parquet or .pq) has a row for each row of `data`, in
     order: the columns named in `keep` as they are, then `probability` (of the positive class, at the point's prior),
     `log_odds` (the same, unsaturated), `prediction` (the label) and `extrapolated` (whether the point's lambda lies
     outside of the range trained on). Of images, the path comes first.
 
+    Of Parquet, `out` without an extension is a folder: a Parquet file for each part that was read (up to about a
+    million rows), whose rows in the order of their names are the result.
+
     Args:
         keep: columns of the file to hand on.
         force: replace an older result at `out`.
+        engine: `local`, or `ray`: Parquet in parts on a Ray cluster, with the same result.
+        address: of the cluster; see `engines.Engine`.
         images: how image files are read, for a run on images.
         on_rows: called after each piece with how many are scored so far and what one is: "row" or "image".
 
     Raises:
         InputError: everything wrong with the arguments and the file; `out` is then not written.
     """
-    found = Problems()
-    found.add(*_problems_of_result(Path(out), [data, run, at], force))
+    found, place = Problems(), Engine(engine, address)
+    found.add(*place.problems())
+    found.add(*_problems_of_result(Path(out), data, [run, at], force))
     found.add(*_problems_of_kept(keep))
     loaded = _loaded(run, data, found, frames=False)
     found.add(*_problems_of_reading(loaded, images))
     point = _point(at, loaded, found)
     if loaded is not None:
         with problems_of(found):
-            for_csv = Path(out).suffix == ".csv"
-            stream = loaded.form.stream(data, keep, for_csv, images)
-            pieces = iter(stream)
-            first = next(pieces, None)
+            stream = loaded.form.stream(data, keep, Path(out).suffix == ".csv", images)
+            found.add(*_problems_of_parts(place, stream, data))
+            read = chain.from_iterable(_read(stream.part(i)) for i in range(len(stream)))
+            first = _first_sound(read, stream)
     found.raise_if_any()
     assert loaded is not None
     assert point is not None
+    predicting = _Predicting(loaded, point, stream)
+    here = map(predicting.scored, chain([first], read))
+    outcomes = here if place.is_local else place.map(predicting, range(len(stream)))
     rows = alerts = 0
-    with _replacing(Path(out)) as partial, _writer(partial, Path(out).suffix) as write:
-        while first is not None:
-            samples, kept = first
-            result = _predict_piece(loaded, point, samples)
-            write(_beside(kept, result))
-            rows += result.num_rows
-            alerts += pc.sum(pc.equal(result["prediction"], loaded.form.labels[1])).as_py()
-            if on_rows is not None:
-                on_rows(rows, loaded.form.noun)
-            first = next(pieces, None)
+    with _result(Path(out)) as result:
+        for outcome in outcomes:
+            if isinstance(outcome, pa.Table) and stream.sound:
+                result.write(outcome)
+                rows += outcome.num_rows
+                alerts += pc.sum(pc.equal(outcome["prediction"], loaded.form.labels[1])).as_py()
+                if on_rows is not None:
+                    on_rows(rows, loaded.form.noun)
+            elif not isinstance(outcome, pa.Table):
+                result.end_of_part()
+                stream.absorb(outcome)
+        stream.raise_if_any()
+        result.told = {"model": loaded.id, "rows": rows, "alerts": alerts}
     for doubt in stream.doubts():
         warnings.warn(doubt, DoubtfulInputWarning, stacklevel=2)
     return Predictions(rows, alerts, _extrapolates(loaded, point), Path(out), loaded.form.noun)
+
+
+@dataclass(frozen=True)
+class _Predicting:
+    """Scores parts of new samples; what it needs to do so in another process."""
+
+    run: Run
+    point: OperatingPoint
+    stream: Stream
+
+    def __call__(self, part: int) -> Iterator[Any]:
+        """The results of a part, piece by piece, and at its end what turned up in it."""
+        return map(self.scored, _read(self.stream.part(part)))
+
+    def scored(self, rows: Any) -> Any:
+        """The result of a piece; anything else as it is."""
+        if not isinstance(rows, NewRows):
+            return rows
+        if not self.stream.sound:
+            return _beside(rows.kept.slice(0, 0), RESULT.empty_table())  # what would not be written is not scored
+        return _beside(rows.kept, _predict_piece(self.run, self.point, rows.samples))
+
+
+def _read(part: Part) -> Iterator[Any]:
+    """The pieces of a part, and what turned up in them."""
+    yield from part
+    yield part.found
+
+
+def _first_sound(read: Iterator[Any], stream: Stream) -> Any:
+    """The first piece. Where something is wrong with it, everything that is wrong with all of them is raised."""
+    for rows in read:
+        if not isinstance(rows, NewRows):
+            stream.absorb(rows)
+        elif stream.sound:
+            return rows
+    stream.raise_if_any()
+    raise AssertionError("a stream without pieces has told why")
 
 
 # ------------------------------------------------------------------------------------------- pieces
@@ -417,6 +545,92 @@ def _loaded(run: Run | str | Path, data: Data, problems: Problems, *, frames: bo
         with problems_of(problems):
             checked_file(data)
     return None
+
+
+SHARD = ".npz"
+
+
+def shards_in(data: Data) -> list[Path]:
+    """The files of histograms that data are: one, or those of a folder that holds nothing else to choose on."""
+    if not isinstance(data, str | Path):
+        return []
+    path = Path(data)
+    if path.is_dir() and not is_parquet_folder(path):
+        return sorted(each for each in path.iterdir() if each.suffix == SHARD and each.is_file())
+    return [path] if path.suffix == SHARD and path.is_file() else []
+
+
+def _streams(run: Run, data: Data, stream: bool | None, engine: Engine, memory_mb: int) -> bool:
+    """Whether rows are counted as they stream by.
+
+    Raises:
+        InputError: rows that cannot be, where that is asked for.
+    """
+    asked = stream or not engine.is_local
+    file = isinstance(data, str | Path) and run.form.name == TableForm.name
+    if asked and not file:
+        what = "a data frame" if isinstance(data, pd.DataFrame) else f"{run.form.noun}s"
+        raise InputError(f"rows are streamed from a table in a file or in a folder of Parquet files, got {what}")
+    if stream is False and not engine.is_local:
+        raise InputError(f"the engine {engine.name!r} streams rows: leave out --whole (stream=False)")
+    if not isinstance(data, str | Path) or not file or stream is not None or asked:
+        return bool(asked)
+    return size_in_memory(checked_table(data)) > memory_mb * 2**20
+
+
+def _counted(
+    run: Run,
+    data: str | Path,
+    lambdas: Lambdas,
+    apart: Sequence[str],
+    engine: Engine,
+    memory_mb: int,
+    *,
+    both: bool = True,
+) -> FoldedHistograms:
+    assert isinstance(run.form, TableForm)
+    rows = run.form.labelled_stream(data, both=both)
+    if told := _problems_of_parts(engine, rows, data):
+        raise InputError(told)
+    histograms, verdict = count_scores(run, rows, lambdas, apart=apart, engine=engine, memory_mb=memory_mb, both=both)
+    if verdict.by_chance or verdict.told:
+        _warn(verdict.by_chance or f"{verdict.told}; {LEFT_OUT}")
+    return histograms
+
+
+def _histograms(
+    run: Run,
+    data: Data,
+    shards: Sequence[Path],
+    lambdas: Lambdas,
+    apart: Sequence[str],
+    engine: Engine,
+    memory_mb: int,
+) -> FoldedHistograms:
+    """Of shards that were counted before, or of a table."""
+    if not shards:
+        assert isinstance(data, str | Path)
+        return _counted(run, data, lambdas, apart, engine, memory_mb)
+    histograms = load_shards(shards)
+    if histograms.total.model != run.id:
+        told = f"{data}: the histograms belong to model {histograms.total.model}, the run is model {run.id}"
+        raise InputError(f"{told}: count the rows with this run (`tunelater count`)")
+    return histograms
+
+
+def _grid(run: Run, grid: int | Mapping[str, int | Sequence[float]]) -> Lambdas:
+    """The lambdas to try: with the default one, unless each is given."""
+    lambdas = run.config.lambdas.grid(grid)
+    return lambdas if isinstance(grid, Mapping) else _joined_by(lambdas, run.config.lambdas.median)
+
+
+def _problems_of_parts(engine: Engine, stream: Stream, data: Data) -> list[str]:
+    if engine.is_local or stream.apart:
+        return []
+    return [
+        f"the engine {engine.name!r} reads Parquet, a file or a folder of files, in parts, got {data}, which has none: "
+        "write it as Parquet, or leave out --engine (engine)"
+    ]
 
 
 def _problems_of_reading(run: Run | None, images: ImageSource | None) -> list[str]:
@@ -505,16 +719,26 @@ def _is_point(path: Path) -> bool:
     return isinstance(raw, dict) and str(raw.get("format")).startswith(FORMAT.partition("/")[0] + "/")
 
 
-def _problems_of_result(out: Path, inputs: Sequence[Any], force: bool) -> list[str]:
-    problems = Problems()
+def _problems_of_result(out: Path, data: Any, inputs: Sequence[Any], force: bool) -> list[str]:
+    """Why predictions may not be written there."""
+    problems, folder = Problems(), not out.suffix and is_parquet(data)
     problems.check(
-        out.suffix in RESULT_SUFFIXES,
-        f"the result is CSV or Parquet: --out (out) must end in {', '.join(RESULT_SUFFIXES)}, got {out.name!r}",
+        folder or out.suffix in RESULT_SUFFIXES,
+        f"the result is CSV or Parquet: --out (out) must end in {', '.join(RESULT_SUFFIXES)} (or, where Parquet is "
+        f"read, have no ending: a folder of Parquet files), got {out.name!r}",
     )
-    if any(_same_place(out, path) for path in inputs):
+    if any(_same_place(out, path) for path in [data, *inputs]):
         problems.add(f"{out} is what predicting reads, which is not replaced; name another place")
-    else:
-        problems.add(*output_problems(out, force=force, folder=False))
+        return list(problems)
+    if isinstance(data, str | Path) and Path(data).is_dir() and Path(data).resolve() in out.resolve().parents:
+        problems.add(f"{out} lies in the folder that predicting reads, where nothing is written; name another place")
+        return list(problems)
+    if folder and out.resolve() in Path(data).resolve().parents:
+        problems.add(f"{out} holds what predicting reads, which is not replaced; name another place")
+        return list(problems)
+    written = frozenset(_files_of_result(out)) if folder else frozenset[str]()
+    what = "a folder of predictions"
+    problems.add(*output_problems(out, force=force, folder=folder, ours=_is_result, written=written, what=what))
     return list(problems)
 
 
@@ -544,10 +768,11 @@ def _prepared(
         found.add(f"{data}: there is no such file or folder")
     elif is_one_image(data) and not (images is not None and images.dataset):
         found.add(one_image(data))
-    elif images is not None or (isinstance(data, str | Path) and Path(data).is_dir()):
+    elif images is not None or is_image_folder(data):
         found.check(header, "--no-header (header=False) is for tables: lists of images need a line of column names")
         return _prepared_images(data, target, positive, config, weight, images or ImageSource(), found)
     else:
+        found.add(*_problems_of_mixture(data))
         found.check(config is None or config.images is None, "the config is one for images, got a table")
         found.check(target is not None, "say which column to predict: --target (target)")
         found.check(positive is not None, "say which value marks the rare event: --positive (positive)")
@@ -557,6 +782,24 @@ def _prepared(
             if isinstance(data, str | Path):
                 checked_file(data)
     return config, None
+
+
+def is_image_folder(data: Data) -> bool:
+    """Whether data to fit on are a folder, and not one of Parquet files."""
+    return isinstance(data, str | Path) and Path(data).is_dir() and not is_parquet_folder(data)
+
+
+def _problems_of_mixture(data: Data) -> list[str]:
+    """Why a folder of Parquet files is none to fit on: it may as well be one of images."""
+    if not (is_parquet_folder(data) and isinstance(data, str | Path)):
+        return []
+    if (image := next(filter(is_image, sorted(Path(data).rglob("*"))), None)) is None:
+        return []
+    return [
+        f"{data} holds images ({image.relative_to(data)}) and Parquet files ({parquet_files(data)[0].relative_to(data)}"
+        "), so that it is unclear which are the data: name a folder that holds only one kind, or the list of the "
+        "images (with --paths COLUMN)"
+    ]
 
 
 def _prepared_images(
@@ -690,50 +933,17 @@ def _order_of(y: NDArray[np.integer]) -> str | None:
 def _not_of_run(run: Run, labelled: Labelled, splits: Sequence[str]) -> NDArray[np.int64]:
     """The rows that do not equal rows of these splits of the run's own table, or rounded copies of them, which would
     flatter it."""
-    y, noun = labelled.samples.target.numpy(), run.form.noun
-    kept = np.ones(len(y), dtype=bool)
-    told: list[str] = []
-    kinds = [(slice(0, 1), "equal"), (slice(1, None), "equal, but for rounding,")]
-    for columns, what in kinds[: labelled.hashes.shape[1]]:
-        by_chance = _equal_by_chance(run, splits, columns)
-        equal = {name: _among(labelled.hashes[:, columns], run.hashes[name][:, columns]) for name in splits}
-        found, of_kind = kept.copy(), []
-        for name, rows in equal.items():
-            if n := int((found & rows).sum()):
-                whose = f"{name} {noun}s of the {run.form.name} that the run was fitted on"
-                of_kind.append(f"{n} of {len(y)} {noun}s {what} {whose}")
-            found &= ~rows
-        if by_chance > EQUAL_BY_CHANCE:
-            if of_kind and columns.start == 0:
-                _warn(f"{'; '.join(of_kind)}; they count, because many of those {noun}s equal others by chance")
-            break  # rounded rows are still more alike
-        if (kept & ~found).mean() > 2 * by_chance:  # otherwise as among rows that nobody saw
-            kept, told = found, [*told, *of_kind]
-    if not told:
-        return np.arange(len(y))
-    if len(np.unique(y[kept])) < 2:
-        raise InputError(
-            f"{'; '.join(told)}; they are left out, and of the others none is of class "
-            f"{', '.join(str(c) for c in (0, 1) if c not in y[kept])}: give {noun}s that the model has not seen"
-        )
-    _warn(f"{'; '.join(told)}; they are left out, because they would flatter the model")
-    return np.flatnonzero(kept)
-
-
-def _among(rows: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """(N,) which rows share any of their (N, kinds) hashes with another row, of the same kind."""
-    return np.any([np.isin(a, b) for a, b in zip(rows.T, others.T, strict=True)], axis=0)
-
-
-def _equal_by_chance(run: Run, splits: Sequence[str], columns: slice) -> float:
-    """The share of the rows of the run's other splits that equal a row of these all the same."""
-    if not run.form.equal_by_chance:
-        return 0.0
-    others = [rows[:, columns] for name, rows in run.hashes.items() if name not in splits]
-    if not sum(map(len, others)):
-        others, splits = [run.hashes["validation"][:, columns]], ("train",)
-    known = np.concatenate([run.hashes[name][:, columns] for name in splits])
-    return float(_among(np.concatenate(others), known).mean())
+    recognition = Recognition(run, splits)
+    kinds, seen = recognition.kinds(labelled.hashes)
+    verdict = recognition.verdict(seen)
+    if verdict.by_chance:
+        _warn(verdict.by_chance)
+    kept = np.flatnonzero(~np.isin(kinds, verdict.left_out))
+    if verdict.told:
+        y = labelled.samples.target.numpy()[kept]
+        recognition.check_rest(verdict, [(y == c).sum() for c in (0, 1)])
+        _warn(f"{verdict.told}; {LEFT_OUT}")
+    return kept
 
 
 def _extrapolates(run: Run, at: OperatingPoint) -> bool:
@@ -769,6 +979,87 @@ def _predict_piece(run: Run, at: OperatingPoint, samples: Split) -> pa.Table:
 def _beside(left: pa.Table, right: pa.Table) -> pa.Table:
     schema = pa.schema([*left.schema, *right.schema])
     return pa.Table.from_arrays([*left.columns, *right.columns], schema=schema)
+
+
+PREDICTIONS = "tunelater.predictions/1"
+MARKER = "_tunelater.json"
+"""In a folder of predictions; readers of Parquet folders pass over files that start with an underscore."""
+
+
+def _files_of_result(out: Path) -> list[str]:
+    """What predicting wrote into a folder; nothing where it did not write it."""
+    try:
+        raw = json.loads((out / MARKER).read_text(encoding="utf-8"))
+        ours = str(raw["format"]).startswith(PREDICTIONS.partition("/")[0] + "/")
+        return [MARKER, *map(str, raw["files"])] if ours else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _is_result(out: Path) -> bool:
+    return bool(_files_of_result(out))
+
+
+class _ResultFile:
+    """Predictions as one file, whatever parts they come in."""
+
+    told: Mapping[str, Any]
+
+    def __init__(self, write: Callable[[pa.Table], None]) -> None:
+        self.write = write
+
+    def end_of_part(self) -> None:
+        pass
+
+
+class _ResultFolder:
+    """Predictions as a folder with a file for each part."""
+
+    told: Mapping[str, Any]
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: list[str] = []
+        self._open = ExitStack()
+        self._write: Callable[[pa.Table], None] | None = None
+
+    def write(self, piece: pa.Table) -> None:
+        if self._write is None:
+            self._files.append(f"part-{len(self._files):05}.parquet")
+            self._write = self._open.enter_context(_writer(self._folder / self._files[-1], ".parquet"))
+        self._write(piece)
+
+    def end_of_part(self) -> None:
+        self._open.close()
+        self._write = None
+
+    def finish(self) -> None:
+        told = {"format": PREDICTIONS, **self.told, "files": self._files}
+        (self._folder / MARKER).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _result(out: Path) -> Iterator[_ResultFile | _ResultFolder]:
+    """Where predictions are written to; they are in their place at the end, all of them, or else none is."""
+    if out.suffix:
+        with _replacing(out) as partial, _writer(partial, out.suffix) as write:
+            yield _ResultFile(write)
+        return
+    with _terminated_as_interrupted(), building(out, "predictions", by="predict", resumable=False) as folder:
+        result = _ResultFolder(_emptied(folder))
+        try:
+            yield result
+        finally:
+            result.end_of_part()
+        result.finish()
+        publish(folder, out)
+
+
+def _emptied(folder: Path) -> Path:
+    """Without what a killed process left there."""
+    for leftover in folder.glob("part-*.parquet"):
+        leftover.unlink()
+    return folder
 
 
 @contextmanager

@@ -261,6 +261,8 @@ def absent_names(names: Iterable[str], known: Sequence[str], role: str) -> list[
     return [f"the table has no {role} {name!r}{_known(name, known)}" for name in names if name not in present]
 
 
+WEIGHTS = "weights, which are finite numbers, 0 or more"
+_CORRECT_WEIGHTS = "correct them"
 _CORRECT_CELLS = "correct these cells, or leave them empty if they are missing values"
 NEEDS = {
     "numeric": "numbers",
@@ -270,11 +272,20 @@ NEEDS = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Fault:
     n: int
     first_index: int
     first_value: str
+
+    def joined(self, other: _Fault) -> _Fault:
+        first = min(self, other, key=lambda fault: fault.first_index)
+        return _Fault(self.n + other.n, first.first_index, first.first_value)
+
+
+def row_of_one_table(index: int) -> str:
+    """The number of the data row at an index from 0."""
+    return str(index + 1)
 
 
 class Faults:
@@ -292,21 +303,33 @@ class Faults:
         if not bad.any():
             return
         first = int(np.argmax(bad))
-        fault = _Fault(0, first_row + first, str(values[first].as_py()))
-        self._cells.setdefault((column, need), fault).n += int(bad.sum())
+        fault = _Fault(int(bad.sum()), first_row + first, str(values[first].as_py()))
+        self._note(column, need, fault)
+
+    def _note(self, column: str, need: str, fault: _Fault) -> None:
+        known = self._cells.get((column, need))
+        self._cells[column, need] = fault if known is None else known.joined(fault)
 
     def type(self, column: str, need: str, got: str) -> None:
         self._types.setdefault((column, need), got)
 
-    def messages(self, row: Callable[[int], int] = lambda index: index + 1) -> list[str]:
-        """`row` gives the number of the data row of an index into what was read."""
+    def absorb(self, other: Faults) -> None:
+        """Adds those of other batches of the same table."""
+        for (column, need), fault in other._cells.items():
+            self._note(column, need, fault)
+        for (column, need), got in other._types.items():
+            self.type(column, need, got)
+
+    def messages(self, row: Callable[[int], str] = row_of_one_table) -> list[str]:
+        """`row` tells the data row of an index into what was read."""
         types = [
             f"column {column!r} must hold {need}, got the type {got}; convert it before"
             for (column, need), got in self._types.items()
         ]
         cells = [
             f"column {column!r} must hold {need}, got {_cells_that_do_not(fault.n)}, "
-            f"first in row {row(fault.first_index)}: {fault.first_value[:60]!r}; {_CORRECT_CELLS}"
+            f"first in row {row(fault.first_index)}: {fault.first_value[:60]!r}; "
+            f"{_CORRECT_WEIGHTS if need == WEIGHTS else _CORRECT_CELLS}"
             for (column, need), fault in sorted(self._cells.items(), key=lambda item: item[1].first_index)
         ]
         return types + cells

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -41,13 +41,58 @@ class Labelled:
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
-class Stream(Protocol):
-    """New samples in pieces: inputs (their targets mean nothing), and columns to hand on."""
+class NewRows(NamedTuple):
+    """A piece of new samples."""
 
-    def __iter__(self) -> Iterator[tuple[Split, pa.Table]]: ...
+    samples: Split
+    """Where they come without labels, their targets mean nothing."""
+    kept: pa.Table
+    """Columns to hand on."""
+    hashes: NDArray[np.uint64] | None = None
+    """As in `Labelled`, of samples with labels."""
+    first: int = 0
+    """How many samples came before these."""
+
+
+class Part(Protocol):
+    """New samples that can be read apart from the others, by another process too."""
+
+    found: Any
+    """What has turned up in its pieces so far, for `Stream.absorb`."""
+
+    def __iter__(self) -> Iterator[NewRows]:
+        """Its pieces, up to the first in which anything is wrong."""
+
+
+class Stream(Protocol):
+    """New samples in parts, each of them in pieces; what is wrong with any is told once all are read."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether other processes can read the parts."""
+
+    @property
+    def kept(self) -> pa.Schema:
+        """The columns that are handed on."""
+
+    def __len__(self) -> int:
+        """How many parts there are."""
+
+    def part(self, index: int) -> Part:
+        """One of them."""
+
+    def absorb(self, found: Any) -> None:
+        """Take in what a part found, in the order of the parts."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing wrong was taken in yet."""
+
+    def raise_if_any(self) -> None:
+        """Raise an InputError of all that is wrong with the parts."""
 
     def doubts(self) -> list[str]:
-        """What was doubtful about the pieces so far."""
+        """What was doubtful about the parts so far."""
 
 
 class Form(Protocol):

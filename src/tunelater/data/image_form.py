@@ -37,7 +37,7 @@ from tunelater.data.decoding import (
     equal_images,
     joined_groups,
 )
-from tunelater.data.forms import Data, Labelled
+from tunelater.data.forms import Data, Labelled, NewRows
 from tunelater.data.images import ImageSplit
 from tunelater.data.imbalance import OWN_FRACTIONS, split_rows
 from tunelater.data.reading import read_table
@@ -566,28 +566,49 @@ def _files_of(data: Path, keep: Sequence[str], for_csv: bool, source: ImageSourc
 
 
 class ImageFiles:
-    """Image files in pieces; all that cannot be read are told together, at the end, as are those nearly black."""
+    """Image files in pieces, in one part; all that cannot be read are told together, at the end, as are those nearly
+    black."""
+
+    apart = False
 
     def __init__(self, images: ImagesConfig, paths: Sequence[Path], kept: pa.Table, source: ImageSource) -> None:
         self._images, self._paths, self._kept, self._source = images, paths, kept, source
-        self._bad: dict[str, str] = {}
+        self.found: dict[str, str] = {}
         self._depths = Depths()
 
-    def __iter__(self) -> Iterator[tuple[ImageSplit, pa.Table]]:
+    def __len__(self) -> int:
+        return 1
+
+    @property
+    def kept(self) -> pa.Schema:
+        return self._kept.schema
+
+    def part(self, index: int) -> ImageFiles:
+        return self
+
+    def absorb(self, found: dict[str, str]) -> None:
+        """There is one part, which is this."""
+
+    @property
+    def sound(self) -> bool:
+        return not (self.found and self._source.on_bad == "raise")
+
+    def __iter__(self) -> Iterator[NewRows]:
         assert self._images.size is not None
-        raising = self._source.on_bad == "raise"
         for start in range(0, len(self._paths), PIECE):
             paths = self._paths[start : start + PIECE]
             images = decode_all(paths, self._images.size, bits=self._images.bits, max_pixels=self._source.max_pixels)
             bad = {str(path): image for path, image in zip(paths, images, strict=True) if isinstance(image, str)}
-            self._bad |= bad
+            self.found |= bad
             for path, image in zip(paths, images, strict=True):
                 if isinstance(image, Decoded):
                     self._depths.add(path, image.used)
-            if len(bad) < len(images) and not (self._bad and raising):
-                yield self._piece(start, images)
-        if self._bad and (raising or len(self._bad) == len(self._paths)):
-            skip = "; repair or remove them, or skip them: --on-bad skip (on_bad='skip')" if raising else ""
+            if len(bad) < len(images) and self.sound:
+                yield NewRows(*self._piece(start, images))
+
+    def raise_if_any(self) -> None:
+        if not self.sound or (self.found and len(self.found) == len(self._paths)):
+            skip = "" if self.sound else "; repair or remove them, or skip them: --on-bad skip (on_bad='skip')"
             raise InputError(f"{self._told()}{skip}")
 
     def _piece(self, start: int, images: Sequence[Decoded | str]) -> tuple[ImageSplit, pa.Table]:
@@ -597,10 +618,10 @@ class ImageFiles:
         return split, self._kept.take(pa.array([*whole]))
 
     def doubts(self) -> list[str]:
-        left_out = [f"{self._told()}; the result is without them"] if self._bad else []
+        left_out = [f"{self._told()}; the result is without them"] if self.found else []
         return [*left_out, *self._depths.doubts()]
 
     def _told(self) -> str:
-        first = ", ".join(f"{path} ({problem})" for path, problem in list(self._bad.items())[:10])
-        more = f" and {len(self._bad) - 10:,} more" if len(self._bad) > 10 else ""
-        return f"every image file must be readable, got {len(self._bad):,} of {len(self._paths):,} not: {first}{more}"
+        first = ", ".join(f"{path} ({problem})" for path, problem in list(self.found.items())[:10])
+        more = f" and {len(self.found) - 10:,} more" if len(self.found) > 10 else ""
+        return f"every image file must be readable, got {len(self.found):,} of {len(self._paths):,} not: {first}{more}"

@@ -1,10 +1,14 @@
-"""Reading: CSV and Parquet files as batches of rows, and as a whole (`read_table`).
+"""Reading: CSV and Parquet files, and folders of Parquet files, as batches of rows, and as a whole (`read_table`).
 
 `open_table` looks at the beginning of a file: is it a table, in which dialect, under which names. What it returns, a
 `Source`, gives the rows in batches, so that a file may be larger than memory. The cells of a CSV file stay text until
 their column is complete, or until a schema says what they are: a type guessed from one block can fail in a later one.
 
-Everything wrong with a file is an `InputError` that names it. Row numbers count data rows from 1, also those left out.
+A folder is one table where it holds Parquet files, at any depth: their rows in the order of the files' relative names.
+Parquet comes in `Fragment`s, which can be read apart, by other processes too, and in any order.
+
+Everything wrong with a file is an `InputError` that names it. Row numbers count data rows from 1, also those left out;
+in a folder each file has its own.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
 import re
 import warnings
 import zlib
@@ -19,8 +24,9 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -47,9 +53,12 @@ from tunelater.data.cells import (
     told_rows,
     trimmed,
 )
-from tunelater.problems import DoubtfulInputWarning, InputError
+from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 
 PathLike = str | Path
+PARQUET_SUFFIXES = (".parquet", ".pq")
+FRAGMENT_ROWS = 1 << 20
+"""Row groups are read together up to so many rows."""
 
 _SAMPLE_BYTES = 1 << 20
 _BLOCK_BYTES = 4 << 20
@@ -64,8 +73,30 @@ _SIGNATURES = {
 _INDEX_OF_PANDAS = re.compile(r"__index_level_\d+__$")
 
 
+@dataclass(frozen=True)
+class Fragment:
+    """Row groups of a Parquet file, from `first` up to `stop`: what is read at a time, by one process."""
+
+    path: Path
+    first: int
+    stop: int
+    start: int
+    """Rows of the file before them."""
+    rows: int
+
+
 class Source(Protocol):
-    """An open table file whose column names are known and whose rows come in batches."""
+    """An open table whose column names are known and whose rows come in batches."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def fragments(self) -> Sequence[Fragment]:
+        """What can be read apart, in order; nothing where a file can only be read from its beginning."""
+
+    def fragment(self, index: int) -> Source:
+        """The rows of one fragment alone."""
 
     @property
     def names(self) -> list[str]: ...
@@ -75,13 +106,14 @@ class Source(Protocol):
         """The columns as the batches give them."""
 
     def batches(self, rows: int, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Tables of `rows` rows, the last one shorter, with at least `columns`."""
+        """Tables of `rows` rows, the last one (of each fragment) shorter, with at least `columns`."""
 
     def problems(self) -> list[str]:
         """What was wrong with the rows read so far."""
 
-    def row_number(self, index: int) -> int:
-        """The number of the data row which the batches gave as the index-th one, from 0."""
+    def row(self, index: int) -> str:
+        """The number of the data row which the batches gave as the index-th one, from 0, and in which file of several
+        it is."""
 
     def cells(self, values: pa.ChunkedArray) -> pa.Array: ...
 
@@ -138,6 +170,10 @@ class _Csv:
     ragged: array[int] = field(default_factory=lambda: array("q"))
     """The data rows with another number of fields; they are left out of the batches."""
     ragged_examples: list[str] = field(default_factory=list)
+    fragments: tuple[Fragment, ...] = ()
+
+    def fragment(self, index: int) -> Source:
+        raise IndexError("a CSV file is read from its beginning")
 
     def batches(self, rows: int, columns: Sequence[str]) -> Iterator[pa.Table]:
         with _reading(self.path):
@@ -184,11 +220,11 @@ class _Csv:
             f"put quotes around fields that contain {self.delimiter!r}"
         ]
 
-    def row_number(self, index: int) -> int:
+    def row(self, index: int) -> str:
         number = index + 1
         while (shifted := index + 1 + bisect_right(self.ragged, number)) != number:
             number = shifted
-        return number
+        return str(number)
 
     def cells(self, values: pa.ChunkedArray) -> pa.Array:
         return as_cells(one_array(values), self.decimal_comma)
@@ -207,27 +243,47 @@ class _Csv:
         return pa.table(columns, names=self.names).to_pandas()
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Parquet:
-    """A Parquet file; the index that pandas stores beside the columns is not a column."""
+    """Parquet files that are one table; the index that pandas stores beside the columns is not a column.
+
+    Attributes:
+        path: of the file, or of the folder.
+        schema: of all files: types that differ are widened.
+    """
 
     path: Path
     names: list[str]
     schema: pa.Schema
+    fragments: tuple[Fragment, ...]
+
+    def fragment(self, index: int) -> _Parquet:
+        return replace(self, fragments=self.fragments[index : index + 1])
 
     def batches(self, rows: int, columns: Sequence[str]) -> Iterator[pa.Table]:
-        with _reading(self.path):
-            file = pq.ParquetFile(self.path)
-        with file:
-            wanted = list(columns)
-            batches = _safely(file.iter_batches(min(rows, 1 << 16), columns=wanted), self.path)
-            yield from (table.select(wanted) for table in _rebatched(batches, rows))
+        wanted = list(columns)
+        schema = pa.schema([self.schema.field(name) for name in wanted])
+        for fragment in self.fragments:
+            with _reading(fragment.path):
+                file = pq.ParquetFile(fragment.path)
+            with file:
+                groups = range(fragment.first, fragment.stop)
+                batches = file.iter_batches(min(rows, 1 << 16), row_groups=groups, columns=wanted)
+                for table in _rebatched(_safely(batches, fragment.path), rows):
+                    yield _widened(table.select(wanted), schema, fragment.path)
 
     def problems(self) -> list[str]:
         return []
 
-    def row_number(self, index: int) -> int:
-        return index + 1
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(fragment.rows for fragment in self.fragments))
+
+    def row(self, index: int) -> str:
+        at = min(bisect_right(self._ends, index), len(self.fragments) - 1)
+        fragment = self.fragments[at]
+        number = fragment.start + index - (self._ends[at] - fragment.rows) + 1
+        return str(number) if fragment.path == self.path else f"{number} of {fragment.path}"
 
     def cells(self, values: pa.ChunkedArray) -> pa.Array:
         return as_cells(one_array(values))
@@ -237,6 +293,22 @@ class _Parquet:
             if pa.types.is_decimal(column.type):
                 table = table.set_column(i, column.name, table[i].cast(pa.float64()))
         return table.to_pandas(ignore_metadata=True, date_as_object=False)
+
+
+def _widened(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
+    """The table in the types of all files of its folder."""
+    if table.schema.equals(schema):
+        return table
+    columns = []
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        try:
+            columns.append(table[name].cast(kind))
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"{path}: column {name!r} holds values that other files' type {kind} cannot hold ({error}); write all "
+                "files with one type"
+            ) from error
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _told_fields(n: int) -> str:
@@ -271,7 +343,9 @@ def checked_file(path: PathLike) -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path}: must be a file, got a folder; name the CSV or Parquet file in it")
+        raise InputError(
+            f"{path}: must be a file or a folder of Parquet files, got a folder without one; name the CSV file in it"
+        )
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: must be a file, got a pipe or a device; write what comes from it to a file first")
     if not path.is_file():
@@ -282,29 +356,197 @@ def checked_file(path: PathLike) -> Path:
     return path
 
 
+def checked_table(path: PathLike) -> Path:
+    """The path of a file that is there and holds something, or of a folder with a Parquet file.
+
+    Raises:
+        InputError: as `checked_file`.
+    """
+    return Path(path) if is_parquet_folder(path) else checked_file(path)
+
+
 def open_table(path: PathLike, header: bool) -> Source:
     """The file with its column names, after all checks that need no more than its beginning.
 
     Raises:
-        InputError: no such file, a folder, nothing in it, not a table, names that are numbers or not unique.
+        InputError: no such file, a folder without Parquet files, nothing in it, not a table, names that are numbers or
+            not unique; files of a folder that differ in their columns.
 
     Warns:
-        DoubtfulInputWarning: most names are numbers, so that the header may be a row of data.
+        DoubtfulInputWarning: most names are numbers, so that the header may be a row of data; other files in a folder
+            of Parquet files.
     """
-    path = checked_file(path)
-    source = _opened_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _opened_csv(path, header)
+    path = checked_table(path)
+    if path.is_dir():
+        source: Source = _opened_folder(path)
+    else:
+        source = _opened_parquet(path) if _is_parquet(path) else _opened_csv(path, header)
     if repeated := repeated_names(source.names):
         raise InputError(f"{path}: column names must be unique, got {some_of(repeated, 10)}; rename them")
     return source
 
 
+@dataclass(frozen=True)
+class _Footer:
+    """What the end of a Parquet file says about it."""
+
+    path: Path
+    schema: pa.Schema
+    rows: tuple[int, ...]
+    """Of each row group."""
+
+    @classmethod
+    def of(cls, path: Path) -> _Footer:
+        with _reading(path), pq.ParquetFile(path) as file:
+            groups = file.metadata
+            rows = tuple(groups.row_group(i).num_rows for i in range(groups.num_row_groups))
+            return cls(path, file.schema_arrow.remove_metadata(), rows)
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name in self.schema.names if not _INDEX_OF_PANDAS.match(name)]
+
+    def fragments(self) -> Iterator[Fragment]:
+        """Row groups, as many at a time as have `FRAGMENT_ROWS` rows, one at the least."""
+        first = start = 0
+        for stop in range(1, len(self.rows) + 1):
+            held = sum(self.rows[first:stop])
+            if stop == len(self.rows) or held + self.rows[stop] > FRAGMENT_ROWS:
+                if held:
+                    yield Fragment(self.path, first, stop, start, held)
+                first, start = stop, start + held
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() in PARQUET_SUFFIXES
+
+
 def _opened_parquet(path: Path) -> Source:
-    with _reading(path), pq.ParquetFile(path) as file:
-        schema, rows = file.schema_arrow.remove_metadata(), file.metadata.num_rows
-    names = [name for name in schema.names if not _INDEX_OF_PANDAS.match(name)]
-    if not names or not rows:
-        raise InputError(f"{path}: must hold a table, got {len(names)} columns and {rows} rows")
-    return _Parquet(path, names, schema)
+    footer = _Footer.of(path)
+    if not footer.names or not sum(footer.rows):
+        raise InputError(f"{path}: must hold a table, got {len(footer.names)} columns and {sum(footer.rows)} rows")
+    return _Parquet(path, footer.names, footer.schema, tuple(footer.fragments()))
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """The files at any depth below a folder, but those that start with a dot or an underscore, as writers of many files
+    leave them beside the table (`_SUCCESS`, `_metadata`, `.part-0.parquet.crc`), or lie in such a folder."""
+    for above, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        yield from (Path(above, name) for name in files if not name.startswith((".", "_")))
+
+
+def parquet_files(folder: PathLike) -> list[Path]:
+    """The Parquet files at any depth below a folder, without hidden ones, in the order of their relative names."""
+    folder = Path(folder)
+    return sorted(filter(_is_parquet, _visible_files(folder)), key=lambda path: path.relative_to(folder).as_posix())
+
+
+def is_parquet_folder(path: object) -> bool:
+    """Whether a path is a folder with a Parquet file in it, at any depth."""
+    return isinstance(path, str | Path) and Path(path).is_dir() and any(map(_is_parquet, _visible_files(Path(path))))
+
+
+def is_parquet(path: object) -> bool:
+    """Whether a path is a Parquet file by its name, or a folder with one in it."""
+    return isinstance(path, str | Path) and (is_parquet_folder(path) or _is_parquet(Path(path)))
+
+
+def size_in_memory(path: PathLike) -> int:
+    """About how many bytes a table's cells take: of Parquet as its footers say, of CSV as the file has (five times as
+    many where it is compressed)."""
+    path = Path(path)
+    if not is_parquet(path):
+        with path.open("rb") as file:
+            return path.stat().st_size * (5 if file.read(2) == _GZIP else 1)
+    sizes = 0
+    for each in parquet_files(path) if path.is_dir() else [path]:
+        with _reading(each), pq.ParquetFile(each) as parquet:
+            footer = parquet.metadata
+            sizes += sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
+    return sizes
+
+
+def _opened_folder(folder: Path) -> Source:
+    if (folder / "_delta_log").is_dir():
+        raise InputError(
+            f"{folder}: must be a folder of plain Parquet files, got a Delta table, whose files still hold rows that "
+            "were removed from it; write the table to a folder of its own"
+        )
+    problems, footers = Problems(), []
+    for path in parquet_files(folder):
+        try:
+            footers.append(_Footer.of(path))
+        except InputError as error:
+            problems.add(*error.problems)
+    problems.raise_if_any()
+    schema = _common_schema(footers, problems)
+    problems.raise_if_any()
+    if not schema.names or not any(sum(footer.rows) for footer in footers):
+        told = f"{len(footers)} files with {len(schema.names)} columns and no row"
+        raise InputError(f"{folder}: must hold a table, got {told}")
+    _warn_of_others(folder)
+    return _Parquet(folder, schema.names, schema, tuple(part for footer in footers for part in footer.fragments()))
+
+
+def _common_schema(footers: Sequence[_Footer], problems: Problems) -> pa.Schema:
+    """The columns of the first file, in types that hold those of all."""
+    first, names = footers[0], footers[0].names
+    types: dict[str, pa.DataType] = {name: _decoded(first.schema.field(name).type) for name in names}
+    for footer in footers[1:]:
+        told = [f"lacks {name!r}" for name in names if name not in footer.names]
+        told += [f"has {name!r} besides" for name in footer.names if name not in types]
+        for name in filter(types.__contains__, footer.names):
+            kind = _decoded(footer.schema.field(name).type)
+            wider = _wider(types[name], kind)
+            if wider is None:
+                told.append(f"holds the type {kind} in {name!r}, where others have {types[name]}")
+            else:
+                types[name] = wider
+        if told:
+            problems.add(
+                f"{footer.path}: all files of a folder must have the same columns, in types that go together, got one "
+                f"that {some_of(told, 10)} (compared with {first.path}); write it as the others, or move it away"
+            )
+    return pa.schema(list(types.items()))
+
+
+def _decoded(kind: pa.DataType) -> pa.DataType:
+    """The type without a dictionary: each file has one of its own."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _wider(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """A type that both fit in: whole numbers and floats, text of two kinds, anything and nothing; else None."""
+    if a == b:
+        return a
+    if _kind(a) != _kind(b) and not (pa.types.is_null(a) or pa.types.is_null(b)):
+        return None  # which Arrow would widen too: true to 1, text to bytes
+    try:
+        both = [pa.schema([("x", kind)]) for kind in (a, b)]
+        return pa.unify_schemas(both, promote_options="permissive").field("x").type
+    except (pa.ArrowTypeError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+
+
+def _kind(kind: pa.DataType) -> str:
+    types = pa.types
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return "number"
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return "text"
+    return "time" if types.is_timestamp(kind) or types.is_date(kind) else str(kind)
+
+
+def _warn_of_others(folder: Path) -> None:
+    """Of files that may have been meant, and of values that only the names of folders have."""
+    others = sorted(str(path.relative_to(folder)) for path in _visible_files(folder) if not _is_parquet(path))
+    keys = {part for path in parquet_files(folder) for part in path.relative_to(folder).parts[:-1] if "=" in part}
+    told = [f"other files than Parquet are not read: {some_of(others)}"] if others else []
+    if keys:
+        told.append(f"names of folders are not read as columns: {some_of(sorted(keys))}")
+    if told:
+        warnings.warn(f"{folder}: {'; '.join(told)}", DoubtfulInputWarning, stacklevel=4)
 
 
 def _opened_csv(path: Path, header: bool) -> Source:
@@ -427,7 +669,7 @@ def _sniffed(sample: str) -> tuple[str, str]:
 
 
 def read_table(path: PathLike, *, header: bool = True) -> pd.DataFrame:
-    """A CSV file (also compressed by gzip) or, with the extension .parquet or .pq, a Parquet file.
+    """A CSV file (also compressed by gzip); with the extension .parquet or .pq, a Parquet file; or a folder of these.
 
     The delimiter of a CSV file (comma, semicolon, tab or |) and its quote character are found from its first rows;
     where it is the semicolon, 1,5 is a number. Cells that are empty or NA, N/A, NaN, null, None, ? are missing. Single
@@ -435,24 +677,34 @@ def read_table(path: PathLike, *, header: bool = True) -> pd.DataFrame:
     or text; dates stay text, and so do numbers with leading zeros or more than 15 digits. Parquet keeps its types; an
     unnamed index that pandas stored is left out.
 
+    A folder is one table: the Parquet files in it, at any depth, in the order of their relative names, without those
+    whose name, or whose folder's, starts with a dot or an underscore. All must have the same columns, in any order and
+    in types that go together (int64 and float64 become float64).
+
     Args:
-        path: the file.
+        path: the file or folder.
         header: whether the first row of a CSV file holds the column names; else they are column_1, column_2, ...
 
     Returns:
         one row a data row, in the order of the file.
 
     Raises:
-        InputError: no such file, a folder, an empty file, no rows, rows of different lengths, binary data or another
-            encoding than UTF-8, a broken file, column names that repeat or are numbers only.
+        InputError: no such file, a folder without Parquet files, an empty file, no rows, rows of different lengths,
+            binary data or another encoding than UTF-8, a broken file, column names that repeat or are numbers only,
+            files of a folder that differ in their columns.
 
     Warns:
-        DoubtfulInputWarning: most column names are numbers, so that the header may be a row of data.
+        DoubtfulInputWarning: most column names are numbers, so that the header may be a row of data; files in a folder
+            that are not read.
     """
-    source = open_table(path, header)
+    return read_source(open_table(path, header))
+
+
+def read_source(source: Source) -> pd.DataFrame:
+    """All rows of an open table; see `read_table`."""
     tables = list(source.batches(1 << 20, source.names))
     if problems := source.problems():
         raise InputError(problems)
     if not tables:
-        raise InputError(f"{path}: must hold rows, got none")
+        raise InputError(f"{source.path}: must hold rows, got none")
     return source.pandas(pa.concat_tables(tables))

@@ -6,9 +6,10 @@ import dataclasses
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,11 +21,11 @@ from numpy.typing import NDArray
 
 from tunelater.config import Config, ImagesConfig
 from tunelater.data import tables
-from tunelater.data.cells import some_of
-from tunelater.data.forms import Data, Labelled
+from tunelater.data.cells import row_of_one_table, some_of
+from tunelater.data.forms import Data, Labelled, NewRows
 from tunelater.data.imbalance import OWN_FRACTIONS, split_rows
 from tunelater.data.preprocessing import Preprocessor
-from tunelater.data.reading import read_table
+from tunelater.data.reading import open_table, read_source
 from tunelater.data.splits import TensorSplit
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
 
@@ -80,7 +81,7 @@ class PreparedTable:
 def prepare_table(
     data: Data, *, target: str, positive: str, weight: str | None = None, header: bool = True
 ) -> PreparedTable:
-    """A CSV or Parquet file, or a data frame, to fit on.
+    """A CSV or Parquet file, a folder of Parquet files, or a data frame, to fit on.
 
     Args:
         target: the column to predict; it has two values.
@@ -92,10 +93,10 @@ def prepare_table(
         InputError: everything wrong with the table.
     """
     problems = Problems()
-    frame = _read(data, header)
-    frame, weights = _take_weights(frame, weight, problems, target)
+    frame, row = _read(data, header)
+    frame, weights = _take_weights(frame, weight, problems, target, row)
     try:
-        features, y, schema = tables.prepare(frame, target, positive)
+        features, y, schema = tables.prepare(frame, target, positive, row=row)
     except InputError as error:
         problems.add(*error.problems)
     problems.raise_if_any()
@@ -161,7 +162,7 @@ class TableForm:
         return TensorSplit(x, y, w)
 
     def labelled(self, data: Data, reading: Any = None, columns: Sequence[str] = ()) -> Labelled:
-        frame = _read(data, self.schema.header)
+        frame, row = _read(data, self.schema.header)
         problems = Problems()
         weights, named = None, {}
         try:
@@ -169,21 +170,16 @@ class TableForm:
         except InputError as error:
             problems.add(*error.problems)
         if self.weight in frame.columns:
-            frame, weights = _take_weights(frame, self.weight, problems, self.schema.target)
+            frame, weights = _take_weights(frame, self.weight, problems, self.schema.target, row)
         elif self.weight is not None:
-            warnings.warn(
-                f"the run was fitted with the weights {self.weight!r}, which this table lacks: each row counts the "
-                "same here",
-                DoubtfulInputWarning,
-                stacklevel=5,
-            )
+            warnings.warn(self._lacks_weights(), DoubtfulInputWarning, stacklevel=5)
         features, y = None, None
         try:
-            features = tables.conform(frame, self.schema)
+            features = tables.conform(frame, self.schema, row=row)
         except InputError as error:
             problems.add(*error.problems)
         try:
-            y = self._labels(frame)
+            y = self._labels(frame, row)
         except InputError as error:
             problems.add(*error.problems)
         problems.raise_if_any()
@@ -191,23 +187,89 @@ class TableForm:
         samples, hashes = self.split(features, y, weights), _hashes(features, self.schema)
         return Labelled(samples, hashes, tables.fingerprint(frame), named)
 
-    def _labels(self, frame: pd.DataFrame) -> NDArray[np.int64]:
+    def _lacks_weights(self) -> str:
+        told = f"the run was fitted with the weights {self.weight!r}, which this table lacks"
+        return f"{told}: each row counts the same here"
+
+    def _labels(self, frame: pd.DataFrame, row: Callable[[int], str]) -> NDArray[np.int64]:
         schema = self.schema
         if schema.target not in frame.columns:
             raise InputError(
                 f"choosing and assessing need labels: there is no target column {schema.target!r}"
                 f"{did_you_mean(schema.target, map(str, frame.columns))}"
             )
-        y, negative = tables.label(frame[schema.target], schema.positive)
-        if negative != schema.negative:
-            raise InputError(
-                f"target {schema.target!r} has the values {schema.positive!r} and {negative!r}; the run was "
-                f"fitted on {schema.positive!r} and {schema.negative!r}"
-            )
+        y, negative = tables.label(frame[schema.target], schema.positive, row)
+        if problems := tables.other_labels(schema, negative):
+            raise InputError(problems)
         return y
 
     def stream(self, data: str | Path, keep: Sequence[str], for_csv: bool, reading: Any = None) -> TableRows:
         return TableRows(self, tables.stream_table(data, self.schema, keep=keep, for_csv=for_csv), keep)
+
+    def labelled_stream(self, data: str | Path, *, both: bool = True) -> TableRows:
+        """Labelled rows of a table of any size.
+
+        Args:
+            both: whether rows of both classes must be there.
+
+        Raises:
+            InputError: what can be known from the beginning of the file.
+
+        Warns:
+            DoubtfulInputWarning: a table without the weights that the run was fitted with.
+        """
+        labelled = tables.LabelColumns(self.schema.target, self.weight, both)
+        stream = tables.stream_table(data, self.schema, labelled=labelled)
+        if self.weight is not None and self.weight not in stream.names:
+            warnings.warn(self._lacks_weights(), DoubtfulInputWarning, stacklevel=4)
+        return TableRows(self, stream, ())
+
+
+@dataclass
+class TableFindings:
+    """What turned up in a part of a table: what is wrong with it, and categories that training did not have."""
+
+    table: tables.Findings
+    rows_of_new: dict[str, int]
+    new: dict[str, set[str]]
+
+    def absorb(self, later: TableFindings) -> None:
+        """Adds those of the part that follows."""
+        self.table.absorb(later.table)
+        for name, n in later.rows_of_new.items():
+            self.rows_of_new[name] += n
+            self._note(name, later.new[name])
+
+    def count(self, name: str, known: frozenset[str], values: pd.Series) -> None:
+        counts = values.value_counts()  # missing ones do not count
+        new = counts[[value not in known for value in counts.index]]
+        self.rows_of_new[name] += int(new.sum())
+        self._note(name, new.index)
+
+    def _note(self, name: str, values: Iterable[str]) -> None:
+        room = MOST_UNSEEN_COUNTED - len(self.new[name])
+        self.new[name].update(islice(values, max(room, 0)))
+
+
+class TablePart:
+    """Rows of one part of a table, ready for the network."""
+
+    def __init__(self, form: TableForm, part: tables.TablePart) -> None:
+        self._form, self._part = form, part
+        self._known = form.preprocessor.categories()
+        self.found = TableFindings(part.found, dict.fromkeys(self._known, 0), {name: set() for name in self._known})
+
+    def __iter__(self) -> Iterator[NewRows]:
+        for piece in self._part:
+            for name, known in self._known.items():
+                self.found.count(name, known, piece.features[name])
+            labelled = piece.target is not None
+            yield NewRows(
+                self._form.split(piece.features, piece.target, piece.weight),
+                piece.kept,
+                _hashes(piece.features, self._form.schema) if labelled else None,
+                int(piece.features.index[0]),
+            )
 
 
 class TableRows:
@@ -215,31 +277,52 @@ class TableRows:
 
     def __init__(self, form: TableForm, stream: tables.TableStream, keep: Sequence[str]) -> None:
         self._form, self._stream, self._keep = form, stream, keep
-        self._known = form.preprocessor.categories()
-        self._found = dict.fromkeys(self._known, 0)
-        self._values: dict[str, set[str]] = {name: set() for name in self._known}
+        known = form.preprocessor.categories()
+        self._found = TableFindings(stream.found, dict.fromkeys(known, 0), {name: set() for name in known})
 
-    def __iter__(self) -> Iterator[tuple[TensorSplit, pa.Table]]:
-        for features, kept in self._stream:
-            self._count(features)
-            yield self._form.split(features), kept
+    def __len__(self) -> int:
+        return len(self._stream)
 
-    def _count(self, features: pd.DataFrame) -> None:
-        for name, known in self._known.items():
-            counts = features[name].value_counts()  # missing ones do not count
-            new = counts[[value not in known for value in counts.index]]
-            self._found[name] += int(new.sum())
-            room = MOST_UNSEEN_COUNTED - len(self._values[name])
-            self._values[name].update(new.index[: max(room, 0)])
+    @property
+    def rows(self) -> int | None:
+        return self._stream.rows
+
+    @property
+    def weighted(self) -> bool:
+        """Whether its rows come with weights."""
+        return self._stream.weighted
+
+    @property
+    def kept(self) -> pa.Schema:
+        return self._stream.kept
+
+    @property
+    def apart(self) -> bool:
+        return self._stream.rows is not None
+
+    def part(self, index: int) -> TablePart:
+        return TablePart(self._form, self._stream.part(index))
+
+    def absorb(self, found: TableFindings) -> None:
+        self._found.absorb(found)
+
+    @property
+    def sound(self) -> bool:
+        return not self._found.table
+
+    def raise_if_any(self) -> None:
+        self._stream.raise_if_any()
 
     def doubts(self) -> list[str]:
+        new, rows = self._found.new, self._found.rows_of_new
+
         def categories(name: str) -> str:
-            n = len(self._values[name])
-            return f"{n}{' or more' if n >= MOST_UNSEEN_COUNTED else ''} in column {name!r} ({self._found[name]} rows)"
+            n = len(new[name])
+            return f"{n}{' or more' if n >= MOST_UNSEEN_COUNTED else ''} in column {name!r} ({rows[name]} rows)"
 
         doubts = []
-        if new := [categories(name) for name, n in self._found.items() if n]:
-            doubts.append(f"categories that training did not have, which count as rare ones: {', '.join(new)}")
+        if told := [categories(name) for name, n in rows.items() if n]:
+            doubts.append(f"categories that training did not have, which count as rare ones: {', '.join(told)}")
         known = {*self._form.columns, self._form.schema.target, self._form.weight, *self._keep}
         if extra := [repr(name) for name in self._stream.names if name not in known]:
             doubts.append(f"columns that the training table did not have are ignored: {some_of(extra, 10)}")
@@ -249,8 +332,12 @@ class TableRows:
 # -------------------------------------------------------------------------------------------------------------- pieces
 
 
-def _read(data: Data, header: bool) -> pd.DataFrame:
-    return data if isinstance(data, pd.DataFrame) else read_table(data, header=header)
+def _read(data: Data, header: bool) -> tuple[pd.DataFrame, Callable[[int], str]]:
+    """A table, and what tells its rows in messages."""
+    if isinstance(data, pd.DataFrame):
+        return data, row_of_one_table
+    source = open_table(data, header)
+    return read_source(source), source.row
 
 
 def _hashes(features: pd.DataFrame, schema: tables.TableSchema) -> NDArray[np.uint64]:
@@ -259,7 +346,7 @@ def _hashes(features: pd.DataFrame, schema: tables.TableSchema) -> NDArray[np.ui
 
 
 def _take_weights(
-    frame: pd.DataFrame, weight: str | None, problems: Problems, target: str
+    frame: pd.DataFrame, weight: str | None, problems: Problems, target: str, row: Callable[[int], str]
 ) -> tuple[pd.DataFrame, NDArray[np.float32] | None]:
     if weight is None:
         return frame, None
@@ -275,6 +362,6 @@ def _take_weights(
         got = frame[weight].astype(object).iloc[bad[0]]
         problems.add(
             f"weights in {weight!r} must be finite numbers, 0 or more: {len(bad)} are not, the first in row "
-            f"{bad[0] + 1}: {str(got)!r}; correct them"
+            f"{row(int(bad[0]))}: {str(got)!r}; correct them"
         )
     return frame.drop(columns=[weight]), values.astype(np.float32)

@@ -14,9 +14,10 @@ import hashlib
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from tunelater.data.cells import (
     NUMBER,
     TRUTH,
     TRUTH_OR_DIGIT,
+    WEIGHTS,
     WHOLE,
     Faults,
     UnsupportedType,
@@ -48,6 +50,7 @@ from tunelater.data.cells import (
     is_text,
     parsed,
     repeated_names,
+    row_of_one_table,
     some_of,
     spelling_of,
     told_rows,
@@ -136,7 +139,7 @@ def _problems_of_schema(data: Any) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------- labels
 
 
-def label(column: pd.Series, positive: str) -> tuple[np.ndarray, str]:
+def label(column: pd.Series, positive: str, row: Callable[[int], str] = row_of_one_table) -> tuple[np.ndarray, str]:
     """Labels as 0 and 1.
 
     Labels are compared in one spelling: whole numbers without a decimal point, true and false in lower case. `positive`
@@ -145,6 +148,7 @@ def label(column: pd.Series, positive: str) -> tuple[np.ndarray, str]:
     Args:
         column: (N,) the labels: text, numbers or truth values.
         positive: the label that becomes 1.
+        row: tells the data row at an index, for messages.
 
     Returns:
         (N,) int64, and the other label.
@@ -153,36 +157,91 @@ def label(column: pd.Series, positive: str) -> tuple[np.ndarray, str]:
         InputError: missing labels, one label only, three or more, or none that is `positive`.
     """
     problems = Problems()
-    found = _label(column, positive, problems)
+    found = _label(column, positive, problems, row)
     problems.raise_if_any()
     assert found is not None
     y, _, negative = found
     return y, negative
 
 
-def _label(column: pd.Series, positive: str, problems: Problems) -> tuple[np.ndarray, str, str] | None:
+def _label(
+    column: pd.Series, positive: str, problems: Problems, row: Callable[[int], str]
+) -> tuple[np.ndarray, str, str] | None:
     """(N,) int64, the positive and the negative label in their spelling; None where there were problems."""
-    target = f"the target {str(column.name)!r}" if column.name is not None else "the target"
     try:
-        words, codes = words_of(as_cells(as_arrow(column)))
+        cells = as_cells(as_arrow(column))
     except UnsupportedType as error:
-        problems.add(f"{target} must hold text, numbers or truth values, got the type {error}; convert it before")
+        problems.add(_labels_of_type(_told_target(column.name), error))
         return None
-    missing = np.flatnonzero(codes < 0)
-    if missing.size:
-        rows = ("rows " if missing.size > 1 else "row ") + some_of([str(i + 1) for i in missing])
-        problems.add(f"{target} must not have missing values, got {missing.size:,}, in {rows}; label or remove them")
-    counts = np.bincount(codes[codes >= 0], minlength=len(words))
-    common = [words[i] for i in np.argsort(-counts, kind="stable")]
-    told = {word: f"{word!r} ({told_rows(int(n))})" for word, n in zip(words, counts, strict=True)}
-    problems.add(*_problems_of_values(target, [told[word] for word in common], common))
-    chosen = chosen_label(words, positive)
-    if chosen is None and words:
-        problems.add(_positive_not_there(target, positive, common))
-    if chosen is None or len(words) != 2 or missing.size:
+    found = Labels()
+    words, codes = found.counted(cells, 0)
+    problems.add(*found.problems(_told_target(column.name), positive, row))
+    if (pair := found.pair(positive)) is None:
         return None
-    negative = words[1 - words.index(chosen)]
+    chosen, negative = pair
     return (codes == words.index(chosen)).astype(np.int64), chosen, negative
+
+
+def _told_target(name: object) -> str:
+    return f"the target {str(name)!r}" if name is not None else "the target"
+
+
+def _labels_of_type(target: str, got: object) -> str:
+    return f"{target} must hold text, numbers or truth values, got the type {got}; convert it before"
+
+
+MOST_LABELS_COUNTED = 100_000
+MOST_ROWS_TOLD = 5
+
+
+@dataclass
+class Labels:
+    """How often each label was there, over any number of batches, and where none was."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    missing: int = 0
+    rows: list[int] = field(default_factory=list)
+    """The first of those without a label, as indices."""
+
+    def counted(self, cells: pa.Array, first_row: int) -> tuple[list[str], np.ndarray]:
+        """Counts a batch, before which `first_row` rows came, and gives it as `cells.words_of` does."""
+        words, codes = words_of(cells)
+        gone = np.flatnonzero(codes < 0)
+        counts = np.bincount(codes[codes >= 0], minlength=len(words)).tolist()
+        of_words = Counter({word: n for word, n in zip(words, counts, strict=True) if n})
+        self.absorb(Labels(of_words, len(gone), (first_row + gone[:MOST_ROWS_TOLD]).tolist()))
+        return words, codes
+
+    def absorb(self, other: Labels) -> None:
+        """Adds the counts of later batches."""
+        for word, n in other.counts.items():
+            if word in self.counts or len(self.counts) < MOST_LABELS_COUNTED:
+                self.counts[word] += n
+        self.missing += other.missing
+        self.rows = [*self.rows, *other.rows][:MOST_ROWS_TOLD]
+
+    def problems(self, target: str, positive: str, row: Callable[[int], str]) -> list[str]:
+        """What keeps these from being labels of two classes; `target` names their column."""
+        problems = Problems()
+        if self.missing:
+            rows = ("rows " if self.missing > 1 else "row ") + ", ".join(map(row, self.rows))
+            more = f" and {self.missing - len(self.rows):,} more" if self.missing > len(self.rows) else ""
+            problems.add(
+                f"{target} must not have missing values, got {self.missing:,}, in {rows}{more}; label or remove them"
+            )
+        common = sorted(self.counts, key=lambda word: -self.counts[word])
+        told = [f"{word!r} ({told_rows(self.counts[word])})" for word in common]
+        problems.add(*_problems_of_values(target, told, common))
+        if common and chosen_label(common, positive) is None:
+            problems.add(_positive_not_there(target, positive, common))
+        return list(problems)
+
+    def pair(self, positive: str) -> tuple[str, str] | None:
+        """The positive and the negative label in their spelling; None where there are problems."""
+        chosen = chosen_label(list(self.counts), positive)
+        if chosen is None or len(self.counts) != 2 or self.missing:
+            return None
+        return chosen, next(word for word in self.counts if word != chosen)
 
 
 def _problems_of_values(target: str, told: list[str], words: list[str]) -> list[str]:
@@ -242,7 +301,12 @@ class _Feature:
 
 
 def prepare(
-    frame: pd.DataFrame, target: str, positive: str, *, header: bool = True
+    frame: pd.DataFrame,
+    target: str,
+    positive: str,
+    *,
+    header: bool = True,
+    row: Callable[[int], str] = row_of_one_table,
 ) -> tuple[pd.DataFrame, np.ndarray, TableSchema]:
     """Features, labels and the schema of a table, after all checks.
 
@@ -263,6 +327,7 @@ def prepare(
         target: the column with the labels.
         positive: the label of the rare class, see `label`.
         header: whether the file had a header; kept in the schema for later files.
+        row: tells the data row at an index, for messages.
 
     Returns:
         (N, columns) features as `conform` gives them, (N,) int64 labels, and the schema.
@@ -280,8 +345,8 @@ def prepare(
         raise InputError(f"column names must be unique, got {some_of(repeated, 10)}; rename them")
     problems.check(len(frame) > 0, "the table must have rows, got none")
     problems.add(*absent_names([target], names, "target column"))
-    labels = _label(frame[target], positive, problems) if target in names and len(frame) else None
-    found = {name: _feature(name, frame[name]) for name in names if name != target} if len(frame) else {}
+    labels = _label(frame[target], positive, problems, row) if target in names and len(frame) else None
+    found = {name: _feature(name, frame[name], row) for name in names if name != target} if len(frame) else {}
     used = {name: feature for name, feature in found.items() if feature.reason is None}
     problems.check(bool(used) or not len(frame), f"the table has no column that can be a feature{_unused(found)}")
     y, chosen, negative = labels or (np.empty(0, np.int64), "", "")
@@ -294,7 +359,7 @@ def prepare(
         dates=tuple(name for name, feature in used.items() if feature.date),
     )
     features = _conformed({name: as_cells(as_arrow(frame[name])) for name in used}, schema, frame.index, faults, 0)
-    problems.add(*faults.messages())
+    problems.add(*faults.messages(row))
     problems.raise_if_any()
     _warn(found)
     return features, y, schema
@@ -319,7 +384,7 @@ def _warn(found: Mapping[str, _Feature]) -> None:
         warnings.warn("; ".join(told), DoubtfulInputWarning, stacklevel=3)
 
 
-def _feature(name: str, column: pd.Series) -> _Feature:
+def _feature(name: str, column: pd.Series, row: Callable[[int], str]) -> _Feature:
     try:
         cells = as_cells(as_arrow(column))
     except UnsupportedType as error:
@@ -330,7 +395,7 @@ def _feature(name: str, column: pd.Series) -> _Feature:
     declared = isinstance(column.dtype, pd.CategoricalDtype)
     if distinct == 1 and not cells.null_count and (declared or not _is_infinite(cells)):
         return _Feature(reason=f"constant: {str(cells[0].as_py())[:40]!r}")
-    feature = _kind(cells, distinct, declared)
+    feature = _kind(cells, distinct, declared, row)
     identifier = _identifier(name, cells, distinct, feature)
     return _Feature(reason=f"identifier: {identifier}") if identifier else feature
 
@@ -340,7 +405,7 @@ def _is_infinite(constant: pa.Array) -> bool:
     return bool(np.isinf(as_numbers(constant[:1])[0]).any())
 
 
-def _kind(cells: pa.Array, distinct: int, declared: bool) -> _Feature:
+def _kind(cells: pa.Array, distinct: int, declared: bool, row: Callable[[int], str]) -> _Feature:
     """`declared`: the column's own type says that it holds categories."""
     if pa.types.is_boolean(cells.type):
         return _Feature("boolean")
@@ -350,7 +415,7 @@ def _kind(cells: pa.Array, distinct: int, declared: bool) -> _Feature:
         return _Feature("categorical" if declared else "numeric")
     if distinct <= 16 and _holds_truth(cells):
         return _Feature("boolean")
-    return _Feature("categorical") if declared else _kind_of_text(cells, distinct)
+    return _Feature("categorical") if declared else _kind_of_text(cells, distinct, row)
 
 
 def _holds_truth(text: pa.Array) -> bool:
@@ -359,7 +424,7 @@ def _holds_truth(text: pa.Array) -> bool:
     return words <= set(TRUTH) and {TRUTH[word] for word in words} == {0.0, 1.0}
 
 
-def _kind_of_text(text: pa.Array, distinct: int) -> _Feature:
+def _kind_of_text(text: pa.Array, distinct: int, row: Callable[[int], str]) -> _Feature:
     _, bad = parsed(text)
     if not bad.any():
         if all_match(text, WHOLE) and any_match(text, CODE):
@@ -372,7 +437,7 @@ def _kind_of_text(text: pa.Array, distinct: int) -> _Feature:
         first = int(np.argmax(bad))
         return _Feature(
             doubt=f"holds numbers in {present - bad.sum():,} of {present:,} cells, but is used as categories because "
-            f"of the others (first in row {first + 1}: {str(text[first])[:40]!r}); empty them if they mean missing"
+            f"of the others (first in row {row(first)}: {str(text[first])[:40]!r}); empty them if they mean missing"
         )
     if distinct > 20 and (example := _unread_number(text)):
         return _Feature(
@@ -429,7 +494,7 @@ def _is_whole(cells: pa.Array) -> bool:
 # -------------------------------------------------------------------------------------------------------------- conform
 
 
-def conform(frame: pd.DataFrame, schema: TableSchema, *, first_row: int = 0) -> pd.DataFrame:
+def conform(frame: pd.DataFrame, schema: TableSchema, *, row: Callable[[int], str] = row_of_one_table) -> pd.DataFrame:
     """The feature columns of any table in the form that a schema asks for; other columns are ignored.
 
     Numbers may be text, truth values may be 1 and 0 or text, categories may be of any plain type, dates are typed or
@@ -438,7 +503,7 @@ def conform(frame: pd.DataFrame, schema: TableSchema, *, first_row: int = 0) -> 
     Args:
         frame: one row a sample, in any types.
         schema: what `prepare` found in the training table.
-        first_row: how many rows came before these, for the row numbers in messages.
+        row: tells the data row at an index, for messages.
 
     Returns:
         (N, columns) in the order of the schema: numeric and boolean columns float64 with NaN where missing, categorical
@@ -456,8 +521,8 @@ def conform(frame: pd.DataFrame, schema: TableSchema, *, first_row: int = 0) -> 
     if not repeated:
         present = {name: frame[name] for name in schema.columns if name in names}
         cells = _cells_of_columns(present, lambda column: as_cells(as_arrow(column)), schema, faults)
-        features = _conformed(cells, schema, frame.index, faults, first_row)
-    problems.add(*faults.messages())
+        features = _conformed(cells, schema, frame.index, faults, 0)
+    problems.add(*faults.messages(row))
     problems.raise_if_any()
     return features
 
@@ -499,43 +564,240 @@ def _conformed(
 
 
 @dataclass
-class TableStream(Iterator[tuple[pd.DataFrame, pa.Table]]):
-    """What `stream_table` gives: an iterator that also knows the columns of the file.
+class Findings:
+    """What is wrong with rows that come in pieces; those of the parts of a table add up."""
 
-    Attributes:
-        names: all columns of the file.
-        kept: the kept columns, in the types that every batch of them has.
+    rows: int = 0
+    problems: list[str] = field(default_factory=list)
+    """Of the reader."""
+    faults: Faults = field(default_factory=Faults)
+    labels: Labels = field(default_factory=Labels)
+    foreign: int = 0
+    """Rows of labels that the run does not know."""
+
+    def __bool__(self) -> bool:
+        return bool(self.problems or self.faults or self.labels.missing or self.foreign)
+
+    def absorb(self, later: Findings) -> None:
+        """Adds those of the part that follows."""
+        self.rows += later.rows
+        self.problems += later.problems
+        self.faults.absorb(later.faults)
+        self.labels.absorb(later.labels)
+        self.foreign += later.foreign
+
+
+@dataclass(frozen=True)
+class LabelColumns:
+    """Columns of a table beside its features, for rows that come with labels."""
+
+    target: str
+    weight: str | None = None
+    both: bool = True
+    """Whether rows of both classes must be there; a shard may have those of one."""
+
+    @property
+    def names(self) -> list[str]:
+        return [self.target] if self.weight is None else [self.target, self.weight]
+
+
+class Piece(NamedTuple):
+    """Some rows of a table."""
+
+    features: pd.DataFrame
+    """As `conform` gives them, indexed by the row of the table from 0."""
+    kept: pa.Table
+    """Columns handed on as they are."""
+    target: np.ndarray | None
+    """(N,) int64 classes, where labels were asked for."""
+    weight: np.ndarray | None
+    """(N,) float32, where there is a column of weights."""
+
+
+@dataclass
+class TablePart:
+    """A part of a table, that is read by itself: an iterator that also collects what is wrong with its rows.
+
+    No piece is given after the first with something wrong.
     """
 
-    names: tuple[str, ...]
+    source: Source
+    schema: TableSchema
+    batch_rows: int
     kept: pa.Schema
-    _pieces: Iterator[tuple[pd.DataFrame, pa.Table]]
+    labelled: LabelColumns | None
+    first_row: int
+    """Rows of the table before it."""
+    found: Findings = field(default_factory=Findings)
 
-    def __next__(self) -> tuple[pd.DataFrame, pa.Table]:
-        return next(self._pieces)
+    def __iter__(self) -> Iterator[Piece]:
+        found, schema, row = self.found, self.schema, self.first_row
+        extra = [] if self.labelled is None else self.labelled.names
+        batches = self.source.batches(self.batch_rows, list(dict.fromkeys([*schema.columns, *self.kept.names, *extra])))
+        while (table := _next(batches, found.problems)) is not None:
+            index = pd.RangeIndex(row, row + table.num_rows)
+            columns = {name: table[name] for name in schema.columns}
+            cells = _cells_of_columns(columns, self.source.cells, schema, found.faults)
+            features = _conformed(cells, schema, index, found.faults, row)
+            target = weight = None
+            if self.labelled is not None:
+                target = self._target(table[self.labelled.target], row)
+                if self.labelled.weight is not None:
+                    weight = self._weight(table[self.labelled.weight], row)
+            row += table.num_rows
+            found.rows += table.num_rows
+            if not found and not self.source.problems():
+                yield Piece(features, table.replace_schema_metadata(None).select(self.kept.names), target, weight)
+        found.problems += self.source.problems()
+
+    def _target(self, column: pa.ChunkedArray, row: int) -> np.ndarray | None:
+        try:
+            cells = self.source.cells(column)
+        except UnsupportedType as error:
+            told = _labels_of_type(_told_target(self.schema.target), error)
+            self.found.problems += [told] * (told not in self.found.problems)
+            return None
+        words, codes = self.found.labels.counted(cells, row)
+        class_of = np.array([*(_class_of(word, self.schema) for word in words), 0])
+        target = class_of[codes]
+        self.found.foreign += int((target < 0).sum())
+        return target
+
+    def _weight(self, column: pa.ChunkedArray, row: int) -> np.ndarray | None:
+        assert self.labelled is not None
+        assert self.labelled.weight is not None
+        name = self.labelled.weight
+        try:
+            cells = self.source.cells(column)
+        except UnsupportedType as error:
+            self.found.faults.type(name, WEIGHTS, str(error))
+            return None
+        numbers, _ = as_numbers(cells)
+        self.found.faults.cells(name, WEIGHTS, ~(np.isfinite(numbers) & (numbers >= 0)), cells, row)
+        return numbers.astype(np.float32)
+
+
+def _class_of(word: str, schema: TableSchema) -> int:
+    """1 or 0, or -1 for a label that the schema does not know."""
+    if word == schema.negative:
+        return 0
+    return 1 if chosen_label([word], schema.positive) is not None else -1
+
+
+class TableStream:
+    """What `stream_table` gives: the pieces of a table, which can also be read in parts, by other processes.
+
+    Attributes:
+        names: all columns of the table.
+        kept: the kept columns, in the types that every piece of them has.
+        rows: how many there are, where that is known before they are read.
+        found: what is wrong with the parts so far.
+    """
+
+    def __init__(
+        self, source: Source, schema: TableSchema, batch_rows: int, kept: pa.Schema, labelled: LabelColumns | None
+    ) -> None:
+        self.names, self.kept = tuple(source.names), kept
+        self._source, self._schema, self._batch_rows, self._labelled = source, schema, batch_rows, labelled
+        self.found = Findings()
+
+    def __len__(self) -> int:
+        """In how many parts it can be read."""
+        return max(1, len(self._source.fragments))
+
+    @property
+    def rows(self) -> int | None:
+        return sum(fragment.rows for fragment in self._source.fragments) or None
+
+    @property
+    def weighted(self) -> bool:
+        """Whether its pieces come with weights."""
+        return self._labelled is not None and self._labelled.weight is not None
+
+    def part(self, index: int) -> TablePart:
+        """One of the parts."""
+        fragments = self._source.fragments
+        source = self._source.fragment(index) if fragments else self._source
+        before = sum(fragment.rows for fragment in fragments[:index])
+        return TablePart(source, self._schema, self._batch_rows, self.kept, self._labelled, before)
+
+    def __iter__(self) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
+        for piece in self.pieces():
+            yield piece.features, piece.kept
+
+    def pieces(self) -> Iterator[Piece]:
+        """All pieces in order; raises what is wrong with any at the end."""
+        for index in range(len(self)):
+            part = self.part(index)
+            for piece in part:
+                if not self.found:
+                    yield piece
+            self.found.absorb(part.found)
+        self.raise_if_any()
+
+    def raise_if_any(self) -> None:
+        """Raise what is wrong with the parts that `found` has taken in, which should be all.
+
+        Raises:
+            InputError: everything.
+        """
+        problems, found = Problems(), self.found
+        problems.add(*found.problems, *found.faults.messages(self._source.row))
+        problems.check(bool(found.rows or problems), "the file must hold rows, got none")
+        if self._labelled is not None and found.rows:
+            problems.add(*self._problems_of_labels())
+        problems.raise_if_any()
+
+    def _problems_of_labels(self) -> list[str]:
+        labels, schema = self.found.labels, self._schema
+        assert self._labelled is not None
+        if not (self._labelled.both or labels.missing or self.found.foreign):
+            return []
+        problems = labels.problems(_told_target(schema.target), schema.positive, self._source.row)
+        pair = labels.pair(schema.positive)
+        return problems or (other_labels(schema, pair[1]) if pair is not None else [])
+
+
+def other_labels(schema: TableSchema, negative: str) -> list[str]:
+    """Why labels are not those of a run, whose positive label they have: the negative one is another."""
+    if negative == schema.negative:
+        return []
+    return [
+        f"target {schema.target!r} has the values {schema.positive!r} and {negative!r}; the run was "
+        f"fitted on {schema.positive!r} and {schema.negative!r}"
+    ]
 
 
 def stream_table(
-    path: PathLike, schema: TableSchema, *, batch_rows: int = 65_536, keep: Sequence[str] = (), for_csv: bool = False
+    path: PathLike,
+    schema: TableSchema,
+    *,
+    batch_rows: int = 65_536,
+    keep: Sequence[str] = (),
+    for_csv: bool = False,
+    labelled: LabelColumns | None = None,
 ) -> TableStream:
-    """The rows of a file of any size in batches, conformed to a schema; memory is bounded by the batch.
+    """The rows of a table of any size in pieces, conformed to a schema; memory is bounded by the piece.
 
     What can be known from the beginning of the file is checked by the call itself. What is wrong further down is
-    collected over the whole file and raised at the end; after the first bad batch no batch is yielded. So a caller that
+    collected over the whole table and raised at the end; after the first bad piece none is yielded. So a caller that
     writes to a temporary file and renames it at the end leaves nothing half-written.
 
     Args:
         path: as for `read_table`; a CSV file has a header if the training file had one.
         schema: what `prepare` found in the training table.
-        batch_rows: rows in a batch, at least 1; the last batch may have fewer. The rows do not depend on it.
+        batch_rows: rows in a piece, at least 1; the last of each part may have fewer. The rows do not depend on it.
         keep: columns to hand on as they are: the text of a CSV file (an empty cell is ""), the types of a Parquet file.
         for_csv: refuse to keep columns that a CSV file cannot hold, such as lists.
+        labelled: where `pieces` come with labels, and weights.
 
-    Yields:
-        the features as `conform` gives them, indexed by the row of the file from 0, and the kept columns.
+    Returns:
+        an iterable of the features as `conform` gives them, indexed by the row of the table from 0, and the kept
+        columns; see also its `pieces` and `part`.
 
     Raises:
-        InputError: what `read_table` and `conform` raise; names in `keep` that the file does not have.
+        InputError: what `read_table` and `conform` raise; names in `keep` that the file does not have. From the
+            iterator: labels that are missing, or others than the schema's two; weights that are none.
     """
     problems = Problems()
     problems.check(batch_rows >= 1, f"batch_rows must be at least 1, got {batch_rows}")
@@ -547,10 +809,17 @@ def stream_table(
     else:
         problems.add(*(f"{path}: {told}" for told in absent_names(schema.columns, source.names, "column")))
         problems.add(*(f"{path}: {told}" for told in absent_names(keep, source.names, "column to keep,")))
+        if labelled is not None:
+            problems.add(*(f"{path}: {told}" for told in absent_names([labelled.target], source.names, TARGET_ROLE)))
+        if labelled is not None and labelled.weight not in source.names:
+            labelled = replace(labelled, weight=None)
         kept = pa.schema([source.schema.field(name) for name in keep if name in source.names])
         problems.add(*(f"{path}: {told}" for told in no_csv_columns(kept) if for_csv))
     problems.raise_if_any()
-    return TableStream(tuple(source.names), kept, _streamed(source, schema, batch_rows, kept))
+    return TableStream(source, schema, batch_rows, kept, labelled)
+
+
+TARGET_ROLE = "target column, and choosing and assessing need labels:"
 
 
 def no_csv_columns(columns: pa.Schema) -> list[str]:
@@ -575,30 +844,12 @@ def _has_text_form(kind: pa.DataType) -> bool:
     return True
 
 
-def _streamed(
-    source: Source, schema: TableSchema, batch_rows: int, kept: pa.Schema
-) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
-    problems, faults, row = Problems(), Faults(), 0
-    columns = list(dict.fromkeys([*schema.columns, *kept.names]))
-    batches = source.batches(batch_rows, columns)
-    while (table := _next(batches, problems)) is not None:
-        index = pd.RangeIndex(row, row + table.num_rows)
-        cells = _cells_of_columns({name: table[name] for name in schema.columns}, source.cells, schema, faults)
-        features = _conformed(cells, schema, index, faults, row)
-        row += table.num_rows
-        if not faults and not source.problems():
-            yield features, table.replace_schema_metadata(None).select(kept.names)
-    problems.add(*source.problems(), *faults.messages(source.row_number))
-    problems.check(bool(row or problems), "the file must hold rows, got none")
-    problems.raise_if_any()
-
-
-def _next(batches: Iterator[pa.Table], problems: Problems) -> pa.Table | None:
+def _next(batches: Iterator[pa.Table], problems: list[str]) -> pa.Table | None:
     """The next batch; a file that breaks in the middle ends there, and what was found before is still told."""
     try:
         return next(batches, None)
     except InputError as error:
-        problems.add(*error.problems)
+        problems.extend(error.problems)
         return None
 
 
