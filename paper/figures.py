@@ -290,7 +290,7 @@ def _figure_1(sheet: _Sheet) -> Figure:
     labels = []
     for axes, name in zip(panels, families, strict=True):
         labels.append(_winners(axes, sheet.found[name]) + _conditional(axes, sheet.found[f"{name}+lct"]))
-        axes.set_xticks(range(len(RECALLS)), [f"{r:g}" for r in RECALLS])
+        axes.set_xticks(range(len(RECALLS)), [f"{r:g}".lstrip("0") for r in RECALLS])
         axes.set(title=_label(METHODS[name]), xlabel="recall at least", xlim=(-0.25, len(RECALLS) - 0.75))
     panels[0].set_ylabel("precision")
     panels[0].set_ylim(bottom=min(0.0, panels[0].get_ylim()[0]))
@@ -372,7 +372,8 @@ def _adaptability(sheet: _Sheet, name: str, shade: str) -> Figure:
             axes.plot(x, y, ls="none", marker="x", ms=7, mew=2, color="black", label=named, zorder=6)
         axes.set_xlabel(label)
         axes.margins(0.09)
-        axes.locator_params(nbins=5)
+        axes.locator_params("x", nbins=3)  # values that differ little have long labels
+        axes.locator_params("y", nbins=5)
     panels[0].set_ylabel("AUC")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, handletextpad=0.1, labelspacing=0.6,
