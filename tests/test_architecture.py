@@ -41,6 +41,7 @@ LAYERS = [
     ["counting"],
     ["training"],
     ["workflow"],
+    ["adaptation"],
     ["demo"],
     ["cli"],
     ["__main__"],

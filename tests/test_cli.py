@@ -25,7 +25,7 @@ from tunelater.runs import Run
 from tunelater.tuning import OperatingPoint
 
 runner = CliRunner()
-COMMANDS = ["fit", "tune", "count", "evaluate", "predict", "demo"]
+COMMANDS = ["fit", "tune", "count", "evaluate", "predict", "adapt", "watch", "demo"]
 
 
 def tunelater(*arguments: object) -> tuple[int, str, str]:

@@ -18,10 +18,12 @@ from typer.testing import CliRunner
 from data_tables import problems_of
 from test_benchmarks import CIFAR10_FILES, fabricated, household, isic, written_cifar
 from tunelater import recipes
+from tunelater.adaptation import adapt
 from tunelater.cli import app
 from tunelater.config import Config, FiLMConfig, ModelConfig
 from tunelater.data.benchmarks import DATASETS, HELD_OUT, dataset, labelled_folder
 from tunelater.data.image_form import ImageForm, ImageSource
+from tunelater.data.splits import UNKNOWN
 from tunelater.problems import DoubtfulInputWarning, InputError
 from tunelater.runs import Run
 from tunelater.workflow import evaluation, fit, predict, tune
@@ -63,6 +65,34 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def reading(place: Path, **options: object) -> ImageSource:
     return ImageSource(cache=place / "cache", **options)  # type: ignore[arg-type]
+
+
+def test_new_images_have_all_labels_some_or_none(place: Path, tmp_path: Path) -> None:
+    run = Run.load(place / "run")
+    new = parts(tmp_path / "new", 20, 10, seed=7)
+    whole = run.form.field(new, reading(place))
+    assert np.bincount(whole.target).tolist() == [20, 10]
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    files = sorted(new.rglob("*.png"))
+    for i, file in enumerate(files):
+        shutil.copy(file, flat / f"{i:03}.png")
+    none = run.form.field(flat, reading(place))
+    assert set(none.target) == {UNKNOWN}
+    assert sorted(none.hashes[:, 0]) == sorted(whole.hashes[:, 0])
+    listed = pd.DataFrame(
+        {"path": [str(f) for f in files], "label": [f.parent.name if i % 2 else "" for i, f in enumerate(files)]}
+    )
+    listed.to_csv(tmp_path / "list.csv", index=False)
+    some = run.form.field(tmp_path / "list.csv", reading(place))
+    expected = [UNKNOWN if i % 2 == 0 else int(f.parent.name == "cracked") for i, f in enumerate(files)]
+    assert some.target.tolist() == expected
+    point = tune(run, place / "parts", **NEED, images=reading(place))
+    done = adapt(run, tmp_path / "list.csv", at=point, images=reading(place))
+    assert (done.audit.new["n"], done.audit.new["labelled"]) == (30, 15)
+    listed.assign(label="bent").to_csv(tmp_path / "list.csv", index=False)
+    with pytest.raises(InputError, match="does not know: 'bent'"):
+        run.form.field(tmp_path / "list.csv", reading(place))
 
 
 def test_a_folder_is_fitted_tuned_assessed_and_predicted_on(place: Path, tmp_path: Path) -> None:

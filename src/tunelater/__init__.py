@@ -19,6 +19,8 @@ _HOMES = {
     "tune": "workflow",
     "predict": "workflow",
     "evaluate": "workflow",
+    "adapt": "adaptation",
+    "watch": "adaptation",
     "Run": "runs",
     "Config": "config",
     "LambdaSpace": "distributions",
@@ -38,6 +40,7 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
+    from tunelater.adaptation import adapt, watch
     from tunelater.config import Config
     from tunelater.distributions import LambdaSpace, Linear, PointMass
     from tunelater.film import FiLM, LossConditional

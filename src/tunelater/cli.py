@@ -18,6 +18,7 @@ from tunelater import interrupt
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 
 if TYPE_CHECKING:
+    from tunelater.adaptation import Adaptation
     from tunelater.config import Config, FiLMConfig
     from tunelater.data.image_form import ImageSource
     from tunelater.points import OperatingPoint
@@ -539,6 +540,179 @@ def predict(
             _warn("the point's lambda lies outside of the range that the model was trained on (column 'extrapolated')")
 
 
+ReferenceData = Annotated[
+    Path | None,
+    typer.Option(
+        "--reference",
+        metavar="DATA",
+        help="The data that the run was fitted on, to compare with. [the validation scores that the run keeps]",
+        show_default=False,
+    ),
+]
+
+DRIFTED, ALARM = 3, 4
+"""Exit codes of `adapt` where the inputs have drifted, and of `watch` where an alarm stands."""
+
+
+@app.command(
+    epilog="Example: tunelater adapt run new.csv --at point.json --out new-point.json. Exit code 3: the inputs have "
+    "drifted, and no point was written.",
+    short_help="Choose again for the share of positives that there is now.",
+)
+def adapt(
+    run: RunArgument,
+    new: Annotated[
+        Path,
+        typer.Argument(metavar="NEW", help="New cases, with all labels, some or none.", show_default=False),
+    ],
+    at: Annotated[Path, typer.Option("--at", help="The operating point in use.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Where to write the point to use from now on (JSON).", show_default=False)],
+    audit: Annotated[
+        Path | None, typer.Option(help="Where to write the record (JSON). [OUT as NAME.audit.json]", show_default=False)
+    ] = None,
+    reference: ReferenceData = None,
+    even_if_drifted: Annotated[
+        bool, typer.Option("--even-if-drifted", help="Choose again although the inputs have drifted.")
+    ] = False,
+    alpha: Annotated[
+        float, typer.Option(help="How often a mere change of the share of positives may be taken for drift.")
+    ] = 0.05,
+    simplest: Annotated[
+        bool,
+        typer.Option(
+            "--simplest/--best",
+            help="Of lambdas within one standard error of the best, the nearest to the default; or the best.",
+        ),
+    ] = True,
+    grid: Annotated[int, typer.Option(help="With --reference, values to try of each loss hyperparameter.")] = 9,
+    seed: Annotated[int, typer.Option(help="Of the test's draws.")] = 0,
+    force: Force = False,
+    paths: Paths = None,
+    images: ImageFolder = None,
+    on_bad: OnBad = "raise",
+    max_pixels: MaxPixels = None,
+    cache: Cache = None,
+) -> None:
+    """Choose an operating point again, for the share of positives among new cases. The model stays.
+
+    The share is estimated, also without labels, and it is tested whether it is all that has changed. If so, the point's
+    own needs are met again at that share, or the point stays if a new one is no better. If the inputs themselves have
+    drifted, nothing is chosen. A record of what was found and done is written in any case.
+    """
+    with _reported():
+        from tunelater import adaptation
+
+        with _decoding(path=paths, folder=images, on_bad=on_bad, max_pixels=max_pixels, cache=cache) as source:
+            done = adaptation.adapt(
+                run,
+                new,
+                at=at,
+                out=out,
+                audit=audit,
+                reference=reference,
+                even_if_drifted=even_if_drifted,
+                alpha=alpha,
+                grid=grid,
+                simplest=simplest,
+                seed=seed,
+                force=force,
+                images=source,
+            )
+        for line in done.audit.in_words():
+            typer.echo(line)
+        if done.point is not None and done.audit.before:
+            _print_change(done)
+        typer.echo(f"Audit: {done.record}")
+        if done.point is None:
+            _warn(f"no operating point was written: {done.audit.verdict}. --even-if-drifted chooses one all the same")
+            raise typer.Exit(DRIFTED)
+        if done.audit.tests["overridden"]:
+            _warn("the inputs have drifted, so that what is estimated here may be wrong")
+        typer.echo(f"Operating point: {out}")
+        if done.audit.has_enough_labels:
+            typer.echo("These cases have labels enough to choose on them, once those without are left out:")
+            _echo_next("tune", run, new, *done.audit.needs_as_options())
+
+
+@app.command(
+    epilog="Example: tunelater watch run today.csv --at point.json --state watch.json --limit 'recall>=0.85'. Exit "
+    "code 4: an alarm stands.",
+    short_help="Watch a point on batches of new cases, with few false alarms.",
+)
+def watch(
+    run: RunArgument,
+    batches: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BATCH...", help="Tables or folders of tables; of images, folders or lists.", show_default=False
+        ),
+    ],
+    at: At,
+    state: Annotated[Path, typer.Option(help="The file that remembers from call to call.", show_default=False)],
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'METRIC>=X'",
+            help="What labelled cases should keep to, such as 'recall>=0.85'; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    alarm_rate: Annotated[
+        float, typer.Option(help="The chance that there is ever a false alarm, however long the watch.")
+    ] = 0.01,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P or LOW:HIGH",
+            help="The share of positives, or its range, that is no drift. [the point's]",
+            show_default=False,
+        ),
+    ] = None,
+    reference: ReferenceData = None,
+    no_drift: Annotated[bool, typer.Option("--no-drift", help="Watch the limits alone, and not the scores.")] = False,
+    seen: Annotated[
+        bool, typer.Option("--seen", help="These cases were in earlier batches: their labels have come in.")
+    ] = False,
+    paths: Paths = None,
+    images: ImageFolder = None,
+    on_bad: OnBad = "raise",
+    max_pixels: MaxPixels = None,
+    cache: Cache = None,
+) -> None:
+    """Watch an operating point on batches of new cases, with labels or without.
+
+    The scores are watched for drift, and labelled cases for the limits. The evidence adds up from batch to batch and
+    call to call; batches that were counted already are left out. An e-value says how many times more the evidence
+    speaks for a change than chance lets it, and an alarm is raised where it passes its bound.
+    """
+    with _reported("stopped; the batches that were told are counted, and the same command goes on"):
+        from tunelater import adaptation
+
+        problems = Problems()
+        with _decoding(path=paths, folder=images, on_bad=on_bad, max_pixels=max_pixels, cache=cache) as source:
+            done = adaptation.watch(
+                run,
+                batches,
+                at=at,
+                state=state,
+                limits=limit or [],
+                alarm_rate=alarm_rate,
+                prior=_prior(prior, problems),
+                reference=reference,
+                drift=not no_drift,
+                seen=seen,
+                images=source,
+                on_batch=lambda batch: typer.echo(batch.in_words),
+                problems=list(problems),
+            )
+        if done.alarms:
+            lines = [f"alarm since batch {alarm.batch}: {alarm.sentence}" for alarm in done.alarms]
+            next_ = (
+                "find out with `tunelater adapt` on recent cases whether the share of positives has moved, or retrain"
+            )
+            raise _ended(ALARM, *lines, f"{next_}; after that begin another watch: --state")
+
+
 @app.command(short_help="See it work on real data.", epilog="Example: tunelater demo --out tunelater-demo")
 def demo(
     out: Annotated[Path, typer.Option(help="Where the run folder, the figure and the table go.")] = Path(
@@ -891,6 +1065,27 @@ def _print_point(point: OperatingPoint) -> None:
         typer.echo(f"{point.against_default.sentence[0].upper()}{point.against_default.sentence[1:]}.")
     if point.extrapolated:
         _warn("this lambda lies outside of the range that the model was trained on")
+
+
+def _print_change(done: Adaptation) -> None:
+    """What the point before and the point from now on achieve at the new share of positives."""
+    from rich.console import Console
+    from rich.table import Table
+
+    assert done.audit.after is not None
+    kept = done.audit.outcome == "kept"
+    table = Table(
+        "at the new share",
+        "before",
+        "95% interval",
+        *([] if kept else ["now", "95% interval"]),
+        box=None,
+        pad_edge=False,
+    )
+    for name, before in done.audit.before.items():
+        columns = [before] if kept else [before, done.audit.after["estimates"][name]]
+        table.add_row(name, *(cell for v, low, high in columns for cell in (f"{v:.4f}", f"{low:.4f} to {high:.4f}")))
+    Console().print(table)
 
 
 def _print_estimates(

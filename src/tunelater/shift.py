@@ -28,15 +28,13 @@ from scipy import optimize, sparse, stats
 from scipy.special import expit
 
 from tunelater.calibration import KINDS, CalibrationMap, fit_calibration
+from tunelater.data.splits import UNKNOWN as UNKNOWN
 from tunelater.distributions import keyed_rng
 from tunelater.intervals import PSEUDO, effective_size, problems_of_confidence
 from tunelater.losses import logit
 from tunelater.metrics import Floats
 from tunelater.problems import Problems, did_you_mean
 from tunelater.scoring import Scores
-
-UNKNOWN = -1
-"""The target of a case without a label."""
 
 BELIEF = 2.0
 

@@ -63,6 +63,10 @@ from tunelater.streaming import FoldedHistograms, HistogramGrid, load_shards, pr
 from tunelater.training import problems_of_compiling, train
 from tunelater.tuning import select_from
 
+GRID = 9
+"""Values of each hyperparameter that are tried."""
+MOST_SAVED = 2**24
+"""Scores of validation samples that a run keeps, if that makes its grid of lambdas a coarse one."""
 SMALLEST_SPLIT_OF_POSITIVES = 5
 """Positives under which a split says next to nothing; fitting warns."""
 LEFT_OUT = "they are left out, because they would flatter the model"
@@ -165,7 +169,7 @@ def fit(
         model = build(config, **form.shape)
         fitted = train(config, splits, model, folder=folder, on_epoch=on_epoch).model
         run = Run(config, fitted, form, facts, rows, hashes_of)
-        scores = run.score(splits.validation, config.lambdas.grid(5))
+        scores = run.score(splits.validation, _saved_grid(config, len(splits.validation)))
         return dataclasses.replace(run, validation=scores)
 
     if out is None:
@@ -175,6 +179,16 @@ def fit(
         run.save(folder)
         publish(folder, Path(out))
     return dataclasses.replace(run, path=Path(out))
+
+
+def _saved_grid(config: Config, n: int) -> Lambdas:
+    """Where the scores of the n validation samples are kept for `adapt`: where `tune` looks, unless these are many
+    scores, or many passes through the trunk."""
+    fine = config.lambdas.grid(GRID)
+    size = max((len(values) for values in fine.values()), default=1)
+    in_the_trunk = config.film is not None and config.film.placement == "stages"
+    lambdas = config.lambdas.grid(5) if in_the_trunk or size * n > MOST_SAVED else fine
+    return joined_by(lambdas, config.lambdas.median)
 
 
 def tune(
@@ -187,7 +201,7 @@ def tune(
     subject_to: str | Sequence[str] = (),
     prior: float | tuple[float, float] | None = None,
     simplest: bool = True,
-    grid: int | Mapping[str, int | Sequence[float]] = 9,
+    grid: int | Mapping[str, int | Sequence[float]] = GRID,
     out: str | Path | None = None,
     force: bool = False,
     allow_test: bool = False,
@@ -232,12 +246,12 @@ def tune(
     found, place, shards = Problems(), Engine(engine, address), shards_in(data)
     found.add(*problems, *place.problems())
     if out is not None:
-        found.add(*_problems_of_point_file(Path(out), data, force))
+        found.add(*problems_of_point_file(Path(out), data, force))
     asked: dict[str, Any] = {"maximize": maximize, "minimize": minimize, "cost": cost, "subject_to": subject_to}
     wrong = problems_of_needs(**asked, prior=prior)
     found.add(*wrong, *problems_of_draws(bootstrap=bootstrap))
-    loaded = _loaded(run, data, found)
-    found.add(*_problems_of_reading(loaded, images))
+    loaded = loaded_run(run, data, found)
+    found.add(*problems_of_reading(loaded, images))
     streams = bool(shards)
     if loaded is not None:
         with problems_of(found):
@@ -247,7 +261,7 @@ def tune(
             streams = streams or _streams(loaded, data, stream, place, memory_mb)
             named = Need.columns_named(cost, subject_to)
             if not streams:
-                samples, split, columns = _labelled(loaded, data, own, apart, images, named)
+                samples, split, columns = labelled_samples(loaded, data, own, apart, images, named)
             if not wrong:
                 need = Need.of(**asked, prior=prior)
                 if streams:
@@ -274,7 +288,7 @@ def tune(
             **asked,
         )
     if out is not None:
-        with _replacing(Path(out)) as partial:
+        with replacing(Path(out)) as partial:
             point.save(partial)
     return point
 
@@ -311,7 +325,7 @@ def count(
         found.add(f"{out} is the table to count, which is not replaced; name another place")
     else:
         found.add(*output_problems(out, force=force, folder=False))
-    loaded = _loaded(run, data, found, frames=False)
+    loaded = loaded_run(run, data, found, frames=False)
     if loaded is not None:
         with problems_of(found):
             lambdas: Lambdas = _grid(loaded, grid)
@@ -373,13 +387,13 @@ def evaluation(
     """As `evaluate`, and the rows that it was done on."""
     found = Problems()
     found.add(*problems_of_draws(bootstrap=bootstrap))
-    loaded = _loaded(run, data, found)
-    found.add(*_problems_of_reading(loaded, images))
-    point = _point(at, loaded, found)
+    loaded = loaded_run(run, data, found)
+    found.add(*problems_of_reading(loaded, images))
+    point = point_of_run(at, loaded, found)
     if loaded is not None:
         with problems_of(found):
             named = () if point is None else Need.read(point.needs).columns
-            samples, split, columns = _labelled(loaded, data, "test", ("train", "validation"), images, named)
+            samples, split, columns = labelled_samples(loaded, data, "test", ("train", "validation"), images, named)
     found.raise_if_any()
     assert loaded is not None
     assert point is not None
@@ -445,9 +459,9 @@ def predict(
     found.add(*place.problems())
     found.add(*_problems_of_result(Path(out), data, [run, at], force))
     found.add(*_problems_of_kept(keep))
-    loaded = _loaded(run, data, found, frames=False)
-    found.add(*_problems_of_reading(loaded, images))
-    point = _point(at, loaded, found)
+    loaded = loaded_run(run, data, found, frames=False)
+    found.add(*problems_of_reading(loaded, images))
+    point = point_of_run(at, loaded, found)
     if loaded is not None:
         with problems_of(found):
             stream = loaded.form.stream(data, keep, Path(out).suffix == ".csv", images)
@@ -529,7 +543,7 @@ def problems_of(problems: Problems) -> Iterator[None]:
         problems.add(*error.problems)
 
 
-def _loaded(run: Run | str | Path, data: Data, problems: Problems, *, frames: bool = True) -> Run | None:
+def loaded_run(run: Run | str | Path, data: Data, problems: Problems, *, frames: bool = True) -> Run | None:
     """The run; where there is none, at least whether the file of data is there. None where data have no such type."""
     unsound = _problems_of_data(data, frames=frames)
     problems.add(*unsound)
@@ -621,7 +635,7 @@ def _histograms(
 def _grid(run: Run, grid: int | Mapping[str, int | Sequence[float]]) -> Lambdas:
     """The lambdas to try: with the default one, unless each is given."""
     lambdas = run.config.lambdas.grid(grid)
-    return lambdas if isinstance(grid, Mapping) else _joined_by(lambdas, run.config.lambdas.median)
+    return lambdas if isinstance(grid, Mapping) else joined_by(lambdas, run.config.lambdas.median)
 
 
 def _problems_of_parts(engine: Engine, stream: Stream, data: Data) -> list[str]:
@@ -633,7 +647,7 @@ def _problems_of_parts(engine: Engine, stream: Stream, data: Data) -> list[str]:
     ]
 
 
-def _problems_of_reading(run: Run | None, images: ImageSource | None) -> list[str]:
+def problems_of_reading(run: Run | None, images: ImageSource | None) -> list[str]:
     """What is wrong with how images are read, or is said of them to a run that reads none."""
     if run is None or images is None:
         return []
@@ -644,7 +658,7 @@ def _problems_of_reading(run: Run | None, images: ImageSource | None) -> list[st
     return [f"{told} is for a run on images, got one on a {run.form.name}; leave it out"]
 
 
-def _point(at: OperatingPoint | str | Path, run: Run | None, problems: Problems) -> OperatingPoint | None:
+def point_of_run(at: OperatingPoint | str | Path, run: Run | None, problems: Problems) -> OperatingPoint | None:
     def fits(model: str, lam: Mapping[str, float]) -> list[str]:
         return [] if run is None else _problems_of_fit(model, lam, run)
 
@@ -700,7 +714,7 @@ def _same_place(out: Path, other: Any) -> bool:
     return isinstance(other, str | Path) and out.resolve() == Path(other).resolve()
 
 
-def _problems_of_point_file(out: Path, data: Data, force: bool) -> list[str]:
+def problems_of_point_file(out: Path, data: Data, force: bool) -> list[str]:
     """Why an operating point may not be written there: only another one is replaced."""
     if _same_place(out, data):
         return [f"{out} is the table to choose on, which is not replaced; name another place"]
@@ -883,7 +897,7 @@ def _warn_of_positives(prepared: Prepared, rows: Mapping[str, NDArray[np.int64]]
         )
 
 
-def _joined_by(lambdas: Lambdas, lam: Lambda) -> Lambdas:
+def joined_by(lambdas: Lambdas, lam: Lambda) -> Lambdas:
     """With one lambda more, if it is not there."""
     there = np.logical_and.reduce(
         [np.isclose(values, lam[name], rtol=1e-9, atol=1e-12) for name, values in lambdas.items()]
@@ -893,7 +907,7 @@ def _joined_by(lambdas: Lambdas, lam: Lambda) -> Lambdas:
     return {name: np.append(values, lam[name]) for name, values in lambdas.items()}
 
 
-def _labelled(
+def labelled_samples(
     run: Run, data: Data, own_split: str, apart: Sequence[str], images: ImageSource | None, columns: Sequence[str] = ()
 ) -> tuple[Split, str, Columns]:
     """Labelled samples, the name of the split that they are, and columns of theirs: the run's own `own_split` where the
@@ -933,17 +947,29 @@ def _order_of(y: NDArray[np.integer]) -> str | None:
 def _not_of_run(run: Run, labelled: Labelled, splits: Sequence[str]) -> NDArray[np.int64]:
     """The rows that do not equal rows of these splits of the run's own table, or rounded copies of them, which would
     flatter it."""
+    kept, told = unseen(run, labelled.hashes, splits, labelled.samples.target.numpy())
+    if told:
+        _warn(f"{told}; {LEFT_OUT}")
+    return np.flatnonzero(kept)
+
+
+def unseen(
+    run: Run, hashes: NDArray[np.uint64], splits: Sequence[str], target: NDArray[np.integer] | None = None
+) -> tuple[NDArray[np.bool_], str]:
+    """(N,) which rows equal none of these splits, and of those that do how many and of which, in words.
+
+    Args:
+        target: (N,) classes, where rows of both must be left.
+    """
     recognition = Recognition(run, splits)
-    kinds, seen = recognition.kinds(labelled.hashes)
+    kinds, seen = recognition.kinds(hashes)
     verdict = recognition.verdict(seen)
     if verdict.by_chance:
         _warn(verdict.by_chance)
-    kept = np.flatnonzero(~np.isin(kinds, verdict.left_out))
-    if verdict.told:
-        y = labelled.samples.target.numpy()[kept]
-        recognition.check_rest(verdict, [(y == c).sum() for c in (0, 1)])
-        _warn(f"{verdict.told}; {LEFT_OUT}")
-    return kept
+    kept = ~np.isin(kinds, verdict.left_out)
+    if target is not None:
+        recognition.check_rest(verdict, [int((target[kept] == c).sum()) for c in (0, 1)])
+    return kept, verdict.told
 
 
 def _extrapolates(run: Run, at: OperatingPoint) -> bool:
@@ -1042,7 +1068,7 @@ class _ResultFolder:
 def _result(out: Path) -> Iterator[_ResultFile | _ResultFolder]:
     """Where predictions are written to; they are in their place at the end, all of them, or else none is."""
     if out.suffix:
-        with _replacing(out) as partial, _writer(partial, out.suffix) as write:
+        with replacing(out) as partial, _writer(partial, out.suffix) as write:
             yield _ResultFile(write)
         return
     with _terminated_as_interrupted(), building(out, "predictions", by="predict", resumable=False) as folder:
@@ -1063,7 +1089,7 @@ def _emptied(folder: Path) -> Path:
 
 
 @contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
+def replacing(out: Path) -> Iterator[Path]:
     """A file to write to that takes its place at the end, or vanishes on any failure and on SIGTERM."""
     partial = out.absolute().parent / f".{out.name}.{os.getpid()}.partial"
     for leftover in partial.parent.glob(f".{glob.escape(out.name)}.*.partial"):  # of processes that were killed

@@ -41,6 +41,22 @@ class Labelled:
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class FieldData:
+    """N samples from where a model is used, of which all, some or none have labels.
+
+    Args:
+        samples: inputs and weights; their targets mean nothing.
+        target: (N,) int8: 0, 1, or `splits.UNKNOWN` where there is no label.
+        hashes, fingerprint: as in `Labelled`.
+    """
+
+    samples: Split
+    target: NDArray[np.int8]
+    hashes: NDArray[np.uint64]
+    fingerprint: str
+
+
 class NewRows(NamedTuple):
     """A piece of new samples."""
 
@@ -128,6 +144,9 @@ class Form(Protocol):
 
     def labelled(self, data: Data, reading: Any, columns: Sequence[str] = ()) -> Labelled:
         """Labelled data of this form, with the columns of these names, whether the model uses them or not."""
+
+    def field(self, data: Data, reading: Any) -> FieldData:
+        """Data of this form with all labels, some or none."""
 
     def stream(self, data: str | Path, keep: Sequence[str], for_csv: bool, reading: Any) -> Stream:
         """New data of this form, in pieces."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tunelater.config import Config, ImagesConfig
 from tunelater.data import benchmarks
 from tunelater.data.benchmarks import HELD_OUT, Classes, LabelledImages
-from tunelater.data.cells import some_of, spelling_of
+from tunelater.data.cells import as_cells, one_array, some_of, spelling_of, words_of
 from tunelater.data.decoding import (
     MAX_PIXELS,
     Decoded,
@@ -37,10 +37,11 @@ from tunelater.data.decoding import (
     equal_images,
     joined_groups,
 )
-from tunelater.data.forms import Data, Labelled, NewRows
+from tunelater.data.forms import Data, FieldData, Labelled, NewRows
 from tunelater.data.images import ImageSplit
 from tunelater.data.imbalance import OWN_FRACTIONS, split_rows
-from tunelater.data.reading import read_table
+from tunelater.data.reading import open_table, read_table
+from tunelater.data.splits import UNKNOWN
 from tunelater.data.tables import named_columns, no_csv_columns
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
 
@@ -490,6 +491,49 @@ class ImageForm:
         found = dataclasses.replace(found, columns=_columns(data, columns))
         read = _read(found, self.images, source)
         return Labelled(read.split(self.images), read.hashes, read.fingerprint, read.found.columns)
+
+    def field(self, data: Data, reading: ImageSource | None = None) -> FieldData:
+        """A folder with one for each of the run's classes, a list with or without a column of labels, or any folder of
+        image files, which have none."""
+        if isinstance(data, pd.DataFrame):
+            raise InputError("images come as a folder, or a list of paths, got a data frame; write it down")
+        if Path(data).is_dir() and (self.dataset is not None or self._has_classes(Path(data))):
+            whole = self.labelled(data, reading)
+            return FieldData(
+                whole.samples, whole.samples.target.numpy().astype(np.int8), whole.hashes, whole.fingerprint
+            )
+        if reading is not None:
+            reading.check_is_for(data)
+        source, column = self._reading(reading), self.target if self.target is not None else "label"
+        is_list = not Path(data).is_dir() and not is_one_image(data)
+        listed = [column] if is_list and column in open_table(data, True).names else []
+        paths, kept = _files_of(Path(data), listed, False, source)
+        target = self._labels_there_are(data, kept[column]) if listed else np.full(len(paths), UNKNOWN, np.int64)
+        images = LabelledImages(
+            str(data), np.zeros(len(paths), np.int64), paths=tuple(paths), groups=target.astype(str)
+        )
+        read = _read(_Found(images, Classes(self.labels[1], self.negatives or self.labels[:1])), self.images, source)
+        assert read.found.images.groups is not None  # the labels of those that could be read
+        return FieldData(
+            read.split(self.images), read.found.images.groups.astype(np.int8), read.hashes, read.fingerprint
+        )
+
+    def _has_classes(self, folder: Path) -> bool:
+        """Whether a folder has one for the positives, and one or more for the negatives."""
+        return (folder / self.labels[1]).is_dir() and any(
+            (folder / name).is_dir() for name in (*self.negatives, self.labels[0])
+        )
+
+    def _labels_there_are(self, data: Data, column: pa.ChunkedArray) -> NDArray[np.int64]:
+        words, codes = words_of(as_cells(one_array(column)))
+        meaning = {spelling_of(name): 0 for name in (*self.negatives, self.labels[0])}
+        meaning[spelling_of(self.labels[1])] = 1
+        if other := [repr(word) for word in words if word not in meaning]:
+            raise InputError(
+                f"{data} has labels that the run does not know: {some_of(other)}; they are "
+                f"{_told_classes(*(self.negatives or self.labels[:1]), self.labels[1])}, or empty where not known"
+            )
+        return np.array([*(meaning[word] for word in words), UNKNOWN])[codes]
 
     def _check_classes(self, data: Data, classes: Classes) -> None:
         """Some of the run's negatives are enough: not every kind of them is in every lot."""

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from tunelater.problems import InputError, Problems
 
+UNKNOWN = -1
+"""The target of a sample without a label, where there may be such."""
+
 
 class Split(Protocol):
     """N labelled samples."""

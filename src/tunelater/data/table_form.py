@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from tunelater.config import Config, ImagesConfig
 from tunelater.data import tables
-from tunelater.data.cells import row_of_one_table, some_of
-from tunelater.data.forms import Data, Labelled, NewRows
+from tunelater.data.cells import as_arrow, as_cells, row_of_one_table, some_of, words_of
+from tunelater.data.forms import Data, FieldData, Labelled, NewRows
 from tunelater.data.imbalance import OWN_FRACTIONS, split_rows
 from tunelater.data.preprocessing import Preprocessor
 from tunelater.data.reading import open_table, read_source
-from tunelater.data.splits import TensorSplit
+from tunelater.data.splits import UNKNOWN, TensorSplit
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
 
 MOST_UNSEEN_COUNTED = 10_000
@@ -162,6 +162,25 @@ class TableForm:
         return TensorSplit(x, y, w)
 
     def labelled(self, data: Data, reading: Any = None, columns: Sequence[str] = ()) -> Labelled:
+        read = self._samples(data, self._labels, columns)
+        samples = dataclasses.replace(read.samples, target=torch.from_numpy(read.target))
+        return Labelled(samples, read.hashes, tables.fingerprint(read.frame), read.columns)
+
+    def field(self, data: Data, reading: Any = None) -> FieldData:
+        read = self._samples(data, self._labels_there_are)
+        found = TableFindings.empty(self, tables.Findings())
+        for name, known in self.preprocessor.categories().items():
+            found.count(name, known, read.features[name])
+        for doubt in found.doubts(self, map(str, read.frame.columns)):
+            warnings.warn(doubt, DoubtfulInputWarning, stacklevel=3)
+        return FieldData(read.samples, read.target.astype(np.int8), read.hashes, tables.fingerprint(read.frame))
+
+    def _samples(
+        self,
+        data: Data,
+        labels: Callable[[pd.DataFrame, Callable[[int], str]], NDArray[np.int64]],
+        columns: Sequence[str] = (),
+    ) -> _ReadTable:
         frame, row = _read(data, self.schema.header)
         problems = Problems()
         weights, named = None, {}
@@ -172,20 +191,22 @@ class TableForm:
         if self.weight in frame.columns:
             frame, weights = _take_weights(frame, self.weight, problems, self.schema.target, row)
         elif self.weight is not None:
-            warnings.warn(self._lacks_weights(), DoubtfulInputWarning, stacklevel=5)
+            warnings.warn(self._lacks_weights(), DoubtfulInputWarning, stacklevel=6)
         features, y = None, None
         try:
             features = tables.conform(frame, self.schema, row=row)
         except InputError as error:
             problems.add(*error.problems)
         try:
-            y = self._labels(frame, row)
+            y = labels(frame, row)
         except InputError as error:
             problems.add(*error.problems)
         problems.raise_if_any()
         assert features is not None
-        samples, hashes = self.split(features, y, weights), _hashes(features, self.schema)
-        return Labelled(samples, hashes, tables.fingerprint(frame), named)
+        assert y is not None
+        return _ReadTable(
+            frame, features, self.split(features, weight=weights), y, _hashes(features, self.schema), named
+        )
 
     def _lacks_weights(self) -> str:
         told = f"the run was fitted with the weights {self.weight!r}, which this table lacks"
@@ -202,6 +223,19 @@ class TableForm:
         if problems := tables.other_labels(schema, negative):
             raise InputError(problems)
         return y
+
+    def _labels_there_are(self, frame: pd.DataFrame, row: Callable[[int], str]) -> NDArray[np.int64]:
+        schema = self.schema
+        if schema.target not in frame.columns:
+            return np.full(len(frame), UNKNOWN, np.int64)
+        words, codes = words_of(as_cells(as_arrow(frame[schema.target])))
+        meaning = {tables.chosen_label(words, label): c for c, label in enumerate(self.labels)}
+        if other := [word for word in words if word not in meaning]:
+            raise InputError(
+                f"labels in {schema.target!r} are {schema.positive!r}, {schema.negative!r}, or empty where they are "
+                f"not known; got {some_of([repr(word) for word in other])}"
+            )
+        return np.array([*(meaning[word] for word in words), UNKNOWN])[codes]
 
     def stream(self, data: str | Path, keep: Sequence[str], for_csv: bool, reading: Any = None) -> TableRows:
         return TableRows(self, tables.stream_table(data, self.schema, keep=keep, for_csv=for_csv), keep)
@@ -233,6 +267,12 @@ class TableFindings:
     rows_of_new: dict[str, int]
     new: dict[str, set[str]]
 
+    @classmethod
+    def empty(cls, form: TableForm, table: tables.Findings) -> TableFindings:
+        """Nothing of categories yet."""
+        known = form.preprocessor.categories()
+        return cls(table, dict.fromkeys(known, 0), {name: set() for name in known})
+
     def absorb(self, later: TableFindings) -> None:
         """Adds those of the part that follows."""
         self.table.absorb(later.table)
@@ -250,6 +290,22 @@ class TableFindings:
         room = MOST_UNSEEN_COUNTED - len(self.new[name])
         self.new[name].update(islice(values, max(room, 0)))
 
+    def doubts(self, form: TableForm, names: Iterable[str], keep: Sequence[str] = ()) -> list[str]:
+        """What is doubtful about a table of these columns, some of which are handed on."""
+
+        def categories(name: str) -> str:
+            n = len(self.new[name])
+            more = " or more" if n >= MOST_UNSEEN_COUNTED else ""
+            return f"{n}{more} in column {name!r} ({self.rows_of_new[name]} rows)"
+
+        doubts = []
+        if told := [categories(name) for name, n in self.rows_of_new.items() if n]:
+            doubts.append(f"categories that training did not have, which count as rare ones: {', '.join(told)}")
+        known = {*form.columns, form.schema.target, form.weight, *keep}
+        if extra := [repr(name) for name in names if name not in known]:
+            doubts.append(f"columns that the training table did not have are ignored: {some_of(extra, 10)}")
+        return doubts
+
 
 class TablePart:
     """Rows of one part of a table, ready for the network."""
@@ -257,7 +313,7 @@ class TablePart:
     def __init__(self, form: TableForm, part: tables.TablePart) -> None:
         self._form, self._part = form, part
         self._known = form.preprocessor.categories()
-        self.found = TableFindings(part.found, dict.fromkeys(self._known, 0), {name: set() for name in self._known})
+        self.found = TableFindings.empty(form, part.found)
 
     def __iter__(self) -> Iterator[NewRows]:
         for piece in self._part:
@@ -272,13 +328,26 @@ class TablePart:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class _ReadTable:
+    """A table that was read with the labels that it has."""
+
+    frame: pd.DataFrame
+    """Without the weights."""
+    features: pd.DataFrame
+    samples: TensorSplit
+    """Their targets mean nothing."""
+    target: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    columns: Mapping[str, NDArray[Any]]
+
+
 class TableRows:
     """New rows of a table in pieces; what has turned up in them that training did not have."""
 
     def __init__(self, form: TableForm, stream: tables.TableStream, keep: Sequence[str]) -> None:
         self._form, self._stream, self._keep = form, stream, keep
-        known = form.preprocessor.categories()
-        self._found = TableFindings(stream.found, dict.fromkeys(known, 0), {name: set() for name in known})
+        self._found = TableFindings.empty(form, stream.found)
 
     def __len__(self) -> int:
         return len(self._stream)
@@ -314,19 +383,7 @@ class TableRows:
         self._stream.raise_if_any()
 
     def doubts(self) -> list[str]:
-        new, rows = self._found.new, self._found.rows_of_new
-
-        def categories(name: str) -> str:
-            n = len(new[name])
-            return f"{n}{' or more' if n >= MOST_UNSEEN_COUNTED else ''} in column {name!r} ({rows[name]} rows)"
-
-        doubts = []
-        if told := [categories(name) for name, n in rows.items() if n]:
-            doubts.append(f"categories that training did not have, which count as rare ones: {', '.join(told)}")
-        known = {*self._form.columns, self._form.schema.target, self._form.weight, *self._keep}
-        if extra := [repr(name) for name in self._stream.names if name not in known]:
-            doubts.append(f"columns that the training table did not have are ignored: {some_of(extra, 10)}")
-        return doubts
+        return self._found.doubts(self._form, self._stream.names, self._keep)
 
 
 # -------------------------------------------------------------------------------------------------------------- pieces
