@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,8 +96,9 @@ def run(
 ) -> None:
     """Train and evaluate what is not finished. Killed at any time, the same command goes on."""
     with _reported():
+        start = time.time()
         trials = _trials(dataset, methods, settings, seeds, epochs, size, recipe, protocol, precision)
-        _run(trials, results, data, budget, jobs, engine, address, gpus, retry)
+        _run(trials, results, data, start, budget, jobs, engine, address, gpus, retry)
 
 
 @app.command()
@@ -198,19 +200,27 @@ def queue(
         from paper import sweep
         from paper.store import Store
 
-        planned = sweep.queue(data, Length(protocol="paper", precision=precision))  # type: ignore[arg-type]
-        store = Store(results)
-        before = {identity for _, identity in planned if store.done(identity)}
-        typer.echo(f"{len(planned)} trainings, {len(before)} of them finished")
-        if dry:
-            for trial, identity in [pair for pair in planned if pair[1] not in before][:20]:
-                typer.echo(f"{identity} {trial}")
-            return
-        report = sweep.run(planned, store, data, engaged=sweep.Engaged(jobs=jobs), budget=_seconds(budget), tell=_tell)
-        for trial, identity in planned:
-            if identity not in before and store.done(identity):
-                typer.echo(f"added {trial}")
-        _say(report)
+        start, problems, store = time.time(), Problems(), Store(results)
+        deadline = _deadline(start, budget, jobs, problems)
+        problems.raise_if_any()
+        reports = []
+        for planned in sweep.queue(data, Length(protocol="paper", precision=precision)):  # type: ignore[arg-type]
+            left = [(trial, identity) for trial, identity in planned if not store.done(identity)]
+            typer.echo(f"{len(planned)} trainings, {len(planned) - len(left)} of them finished")
+            if dry:
+                for trial, identity in left[:20]:
+                    typer.echo(f"{identity} {trial}")
+                continue
+            reports.append(
+                sweep.run(planned, store, data, engaged=sweep.Engaged(jobs=jobs), deadline=deadline, tell=_tell)
+            )
+            for trial, identity in left:
+                if store.done(identity):
+                    typer.echo(f"added {trial}")
+            if reports[-1].left:
+                break
+        if reports:
+            _say(sweep.Report.of(reports))
 
 
 # ------------------------------------------------------------------------------------------------------------- pieces
@@ -260,7 +270,7 @@ def _columns(datasets: list[str], problems: Problems) -> list[Column]:
 
 
 def _run(
-    trials: list[Trial], results: Path, data: Path, budget: str | None, jobs: int | None, engine: str,
+    trials: list[Trial], results: Path, data: Path, start: float, budget: str | None, jobs: int | None, engine: str,
     address: str | None, gpus: float, retry: bool,
 ) -> None:  # fmt: skip
     from paper import sweep
@@ -269,27 +279,43 @@ def _run(
     problems = Problems()
     problems.check(engine in ("local", "ray"), f"--engine is local or ray, got {engine!r}")
     problems.check(engine == "ray" or address is None, "--address is of a Ray cluster: add --engine ray")
+    problems.check(gpus >= 0, f"--gpus must be 0 or more, got {gpus:g}")
+    problems.check(engine == "ray" or gpus == 0, "--gpus is of trainings under Ray: add --engine ray")
+    engaged = sweep.Engaged(engine, address, jobs, gpus)  # type: ignore[arg-type]
+    problems.add(*sweep.missing_packages(trials), *engaged.problems())
+    deadline = _deadline(start, budget, jobs, problems)
+    planned = None
+    try:
+        planned = sweep.plan(trials, data)
+    except InputError as error:
+        problems.add(*error.problems)
+    problems.raise_if_any()
+    assert planned is not None
+    _say(sweep.run(planned, Store(results), data, engaged=engaged, deadline=deadline, retry=retry, tell=_tell))
+
+
+def _deadline(start: float, budget: str | None, jobs: int | None, problems: Problems) -> float | None:
+    """Seconds since the epoch: the budget counts from the command's first moment."""
     problems.check(jobs is None or jobs >= 1, f"--jobs must be 1 or more, got {jobs}")
-    seconds = None
     try:
         seconds = _seconds(budget)
     except InputError as error:
         problems.add(*error.problems)
-    problems.raise_if_any()
-    planned = sweep.plan(trials, data)
-    engaged = sweep.Engaged(engine, address, jobs, gpus)  # type: ignore[arg-type]
-    report = sweep.run(planned, Store(results), data, engaged=engaged, budget=seconds, retry=retry, tell=_tell)
-    _say(report)
-    if report.failed:
-        raise typer.Exit(1)
+        return None
+    return None if seconds is None else start + seconds
 
 
 def _say(report: Any) -> None:
+    """What came of it; the exit code says whether a trial stands failed, or which signal stopped it."""
     for identity, reason in report.failed.items():
         typer.echo(f"failed {identity}: {reason}", err=True)
     left = f", {report.left} left: the same command goes on with them" if report.left else ""
     failed = f", {len(report.failed)} failed (--retry tries them again)" if report.failed else ""
     typer.echo(f"{report.added} trainings added{failed}{left}.")
+    if report.signal is not None:
+        raise typer.Exit(128 + report.signal)
+    if report.failed:
+        raise typer.Exit(1)
 
 
 def _tell(line: str) -> None:
@@ -325,6 +351,9 @@ def _reported() -> Iterator[None]:
     except InputError as error:
         for problem in error.problems:
             typer.echo(f"error: {problem}", err=True)
+        raise typer.Exit(2) from None
+    except OSError as error:  # a disk that is full, a folder that can't be read
+        typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from the last checkpoints", err=True)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections import defaultdict
@@ -27,7 +28,7 @@ from paper.methods import METHODS, Length
 from paper.store import Result
 from tunelater.calibration import KINDS, fit_calibration
 from tunelater.distributions import keyed_rng
-from tunelater.metrics import Ranking, auc, average_precision, evaluate
+from tunelater.metrics import evaluate
 from tunelater.problems import DoubtfulInputWarning
 
 Protocol = Literal["paper", "held-out", "matched trainings", "matched candidates"]
@@ -126,6 +127,9 @@ def cell(
     else:
         n = budget if protocol.startswith("matched") else None
         whole = protocol == "matched trainings"
+        seeds = by_seed(complete(results))
+        settings = len(next(iter(seeds.values())))
+        candidates = sum(len(r.values("test", kind, metric)) for r in next(iter(seeds.values())))
         per_seed = np.array([_held_out(some, metric, kind, n, whole) for some in seeds.values()])
         value = float(per_seed.mean())
     std = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else math.nan
@@ -159,6 +163,18 @@ def comparable(results: Sequence[Result]) -> list[Result]:
     n = max(range(1, 1 + most), key=lambda n: n * sum(len(some) >= n for some in settings), default=0)
     first = {id(result) for some in settings if len(some) >= n for result in some[:n]}
     return [result for result in results if id(result) in first]
+
+
+def complete(results: Sequence[Result]) -> list[Result]:
+    """Those of as many seeds and settings as have a result for each pair: a seed that could choose among fewer settings
+    would lower the mean. Of the seeds with most results the first k, for the k that keeps most; the larger of equals.
+    """
+    seeds = sorted(by_seed(results).items(), key=lambda item: (-len(item[1]), item[0]))
+    of = [(seed, {result.trial.setting for result in some}) for seed, some in seeds]
+    shared = [set.intersection(*(each for _, each in of[:k])) for k in range(1, len(of) + 1)]
+    k = max(range(1, len(of) + 1), key=lambda k: (k * len(shared[k - 1]), k), default=0)
+    kept = {seed for seed, _ in of[:k]}
+    return [r for r in results if r.trial.seed in kept and r.trial.setting in shared[k - 1]]
 
 
 def _best_on_test(results: Sequence[Result], metric: str, kind: str) -> tuple[float, Floats]:
@@ -244,19 +260,14 @@ def difference(
 
     Test samples are resampled within each class and seeds as they come, both in pairs.
     """
-    one, two = by_seed(ours), by_seed(theirs)
+    one, two = by_seed(complete(ours)), by_seed(complete(theirs))
     shared = [s for s in one if s in two]
     if not shared:
         return None
-    weights = None
     rows = []
     for s in shared:
-        pair = [pick(some[s], metric) for some in (one, two)]
-        scores = [choice.result.scores("test", choice.candidate) for choice in pair]
-        target = scores[0][1]
-        if weights is None:
-            weights = _resampled(target, resamples, seed)
-        rows.append(np.subtract(*(_values(values, target, metric, weights) for values, _ in scores)))
+        choices = [pick(some[s], metric) for some in (one, two)]
+        rows.append(np.subtract(*(_resampled(c.result, c.candidate, metric, resamples, seed) for c in choices)))
     table = np.stack(rows)  # (seeds, 1 + resamples); the first is of the samples as they are
     rng = keyed_rng(seed, "bootstrap", 1)
     drawn = rng.integers(0, len(table), (len(table), resamples))
@@ -266,21 +277,73 @@ def difference(
     return Difference(float(table[:, 0].mean()), float(low), float(high), min(1.0, float(p)))
 
 
-def _resampled(target: NDArray[np.int8], resamples: int, seed: int) -> Floats:
-    """(1 + resamples, N) how often each sample is drawn; once each in the first row."""
-    rng, weights = keyed_rng(seed, "bootstrap"), np.ones((1 + resamples, len(target)))
+@functools.lru_cache(maxsize=2)
+def _weights(target: bytes, resamples: int, seed: int) -> Floats:
+    """(N, 1 + resamples) how often each sample is drawn within its class; once each at first."""
+    rng, classes = keyed_rng(seed, "bootstrap"), np.frombuffer(target, np.int8)
+    weights = np.ones((len(classes), 1 + resamples))
     for c in (0, 1):
-        rows = np.flatnonzero(target == c)
-        weights[1:, rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
+        rows = np.flatnonzero(classes == c)
+        weights[rows, 1:] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples).T
     return weights
 
 
-def _values(scores: Floats, target: NDArray[np.int8], metric: str, weights: Floats) -> Floats:
-    if metric == "brier":
-        return weights @ (expit(scores) - target) ** 2 / weights.sum(axis=1)
-    ranking, area = Ranking(scores, target), {"auc": auc, "average_precision": average_precision}[metric]
-    pieces = [area(ranking.curve(some)) for some in np.array_split(weights, max(1, len(weights) // 250))]
-    return np.concatenate(pieces)[:, 0]
+@functools.lru_cache(maxsize=4096)  # a baseline is compared with several methods
+def _resampled(result: Result, candidate: int, metric: str, resamples: int, seed: int) -> Floats:
+    """(1 + resamples,) a metric of the test part: of its samples, and of each resample of them.
+
+    Where the curve of each resample would be a table of all samples and resamples at every step of the way, one walk
+    through the samples in the order of their scores needs no more than a row, which stays in the processor's cache.
+    """
+    scores, target = result.scores("test", candidate)
+    of = {"auc": _auc, "average_precision": _average_precision, "brier": _brier}[metric]
+    return of(scores, target, _weights(target.tobytes(), resamples, seed))
+
+
+def _rising(scores: Floats, target: NDArray[np.int8]) -> list[tuple[list[int], list[int]]]:
+    """Positives and negatives of each score, from the lowest on."""
+    order = np.argsort(scores)
+    found: list[tuple[list[int], list[int]]] = []
+    new = np.diff(scores[order], prepend=-np.inf) > 0
+    for row, positive, starts in zip(order.tolist(), target[order].tolist(), new.tolist(), strict=True):
+        if starts:
+            found.append(([], []))
+        found[-1][1 - positive].append(row)
+    return found
+
+
+def _auc(scores: Floats, target: NDArray[np.int8], weights: Floats) -> Floats:
+    """The share of pairs of a positive and a negative in the right order, ties counted half."""
+    below, pairs, some = (np.zeros(weights.shape[1]) for _ in range(3))
+    for positives, negatives in _rising(scores, target):
+        for row in negatives:
+            below += weights[row]
+        for row in positives:
+            pairs += np.multiply(weights[row], below, out=some)
+            for tied in negatives:
+                pairs -= 0.5 * weights[row] * weights[tied]
+    return pairs / (float(np.count_nonzero(target == 1)) * np.count_nonzero(target == 0))
+
+
+def _average_precision(scores: Floats, target: NDArray[np.int8], weights: Floats) -> Floats:
+    """Precision at each score that a positive has, times what recall gains there."""
+    seen, true, total, some = (np.zeros(weights.shape[1]) for _ in range(4))
+    for positives, negatives in reversed(_rising(scores, target)):
+        for row in negatives:
+            seen += weights[row]
+        if positives:
+            gained = weights[positives].sum(axis=0) if len(positives) > 1 else weights[positives[0]]
+            seen += gained
+            true += gained
+            np.maximum(seen, 1, out=some)  # where none of a resample is seen yet, nothing is gained either
+            np.divide(true, some, out=some)
+            some *= gained
+            total += some
+    return total / np.count_nonzero(target == 1)
+
+
+def _brier(scores: Floats, target: NDArray[np.int8], weights: Floats) -> Floats:
+    return (expit(scores) - target) ** 2 @ weights / len(target)
 
 
 def holm(differences: Mapping[object, Difference]) -> dict[object, Difference]:

@@ -25,7 +25,7 @@ from tunelater.metrics import THRESHOLD_METRICS, Curve, Ranking, evaluate, per_l
 from tunelater.models import build
 from tunelater.problems import InputError
 from tunelater.scoring import score
-from tunelater.training import train
+from tunelater.training import TrainingInterrupted, train
 
 RECALLS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 """The eight recalls of Figure 1. The paper does not name them."""
@@ -86,10 +86,16 @@ def _network(trial: Trial, data: Data, folder: Path | None, stop: Stop | None, d
     model = trained.model.to(fabric.device)
     lambdas, logits, posterior = trial.lambdas(), {}, {}
     for name, split in _evaluated(data).items():
+        _stop_if(stop, int(trained.history[-1]["step"]))  # the last checkpoint is that of the trained network
         on_device = split.to(fabric.device)
         logits[name] = score(model, on_device, lambdas, trained.family, link=False).log_odds
         posterior[name] = score(model, on_device, lambdas, trained.family).at_prior(_prior(split)).log_odds
     return Candidates(lambdas, _targets(data), logits, posterior)
+
+
+def _stop_if(stop: Stop | None, step: int) -> None:
+    if stop is not None and stop(step):
+        raise TrainingInterrupted(f"stopped after step {step}")
 
 
 def _fabric(device: str, precision: Any) -> Fabric:
@@ -240,6 +246,7 @@ def run(
 ) -> tuple[dict[str, Any], Candidates]:
     """A trial from start to end: its record but for identity, machine and time, and all its scores."""
     start = time.monotonic()
+    _stop_if(stop, 0)  # the data may have taken long
     found = candidates(trial, data, folder, stop, device)
     trained = time.monotonic()
     values = measure(found)

@@ -7,6 +7,7 @@ result depends on besides the data, and its identity is a digest of it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -283,7 +284,7 @@ class Trial:
         Raises:
             InputError: settings that make no sense.
         """
-        base = self._base()
+        base = _base(self.dataset, self.seed, self.length)
         space, changes = {}, {}
         for name, text in self.setting:
             if "." in name:
@@ -311,24 +312,6 @@ class Trial:
     def is_table(self) -> bool:
         return self.dataset not in benchmarks.DATASETS
 
-    def _base(self) -> Config:
-        if self.is_table:
-            return dataclasses.replace(Config(seed=self.seed), epochs=self.length.epochs or Config().epochs)
-        config = recipes.for_dataset(self.dataset, recipe=self._recipe, seed=self.seed)
-        if self.length.size is not None:
-            assert config.images is not None
-            config = dataclasses.replace(config, images=dataclasses.replace(config.images, size=self.length.size))
-        epochs = self.length.epochs
-        if epochs is None or epochs >= config.epochs:
-            return config
-        schedule = ScheduleConfig("cosine", warmup_epochs=min(1.0, epochs / 5))
-        return dataclasses.replace(config, epochs=epochs, schedule=schedule)
-
-    @property
-    def _recipe(self) -> str:
-        """There is one recipe of APTOS."""
-        return "paper" if self.dataset == "aptos" else self.length.recipe
-
     def lambdas(self) -> dict[str, np.ndarray]:
         """(L,) values of each hyperparameter that the model is evaluated at."""
         named = [pair for pair in self.setting if "." not in pair[0] and self.kind.learner == "network"]
@@ -355,6 +338,22 @@ class Trial:
         if self.kind.learner != "network":
             what |= {"setting": dict(self.setting), "learner": self.kind.learner}
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
+
+
+@functools.lru_cache(maxsize=256)
+def _base(dataset: str, seed: int, length: Length) -> Config:
+    """What all methods have in common; made once, since a sweep asks for thousands."""
+    if dataset not in benchmarks.DATASETS:
+        return dataclasses.replace(Config(seed=seed), epochs=length.epochs or Config().epochs)
+    recipe = "paper" if dataset == "aptos" else length.recipe  # there is one recipe of APTOS
+    config = recipes.for_dataset(dataset, recipe=recipe, seed=seed)
+    if length.size is not None:
+        assert config.images is not None
+        config = dataclasses.replace(config, images=dataclasses.replace(config.images, size=length.size))
+    if length.epochs is None or length.epochs >= config.epochs:
+        return config
+    schedule = ScheduleConfig("cosine", warmup_epochs=min(1.0, length.epochs / 5))
+    return dataclasses.replace(config, epochs=length.epochs, schedule=schedule)
 
 
 def trials(

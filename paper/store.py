@@ -5,8 +5,12 @@
     running/ab12.../                 checkpoints of what is not finished
     locks/ab12....lock               held by the process that trains it
     failed/ab12....json              why a trial could not be finished
+    sweeps/host-pid-n.lock           held by a sweep as long as its workers shall go on
+    partial/                         copies that are not whole yet
 
 A trial's name is the digest of its recipe and its data, so that results of several machines are merged by copying.
+Locks are those of the operating system, which lets go of them when a process dies: a folder that several machines share
+must have them too, as NFS 4 does.
 """
 
 from __future__ import annotations
@@ -16,9 +20,10 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,14 +38,16 @@ from numpy.typing import NDArray
 from paper.learning import SPLITS, Candidates
 from paper.methods import Trial
 from tunelater.problems import InputError
+from tunelater.runs import another_lives
+from tunelater.training import CHECKPOINT
 
 LEVELS = 2**16 - 1
 """Scores are kept in so many steps between their smallest and largest: an AUC moves by a few millionths."""
-ATTEMPTS = 3
-"""A trial that took its process down so often is not tried again."""
+SPARE = 16 * 2**20
+"""Bytes: with less room than that, it is the disk's fault and not the trial's that something went wrong."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """A finished trial as it was kept."""
 
@@ -111,27 +118,93 @@ class Store:
     def done(self, identity: str) -> bool:
         return self.place(identity).is_dir()
 
+    def failed(self, identity: str) -> bool:
+        return self._failure(identity).exists()
+
+    def check_writable(self) -> None:
+        """Raises:
+        InputError: a folder that can't be written to, or a disk that is full.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as file:
+                file.write(bytes(2**16))
+            problem = None if shutil.disk_usage(self.root).free >= SPARE else "No space left on device"
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if problem:
+            raise InputError(
+                f"results must be written to {self.root}, got: {problem}; make room there, or name another folder"
+            )
+
     @contextlib.contextmanager
     def claim(self, identity: str) -> Iterator[bool]:
-        """Whether the trial is this process's to train, as long as the context lasts; a process that dies lets go."""
-        (self.root / "locks").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / "locks" / f"{identity}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        """Whether the trial is this process's to train, as long as the context lasts; a process that dies lets go.
+
+        Whoever has a claim must look again whether the trial is done or failed: only then does its lock's file go, and
+        another process may have waited for the file that went.
+        """
+        lock = self._lock("locks", identity)
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        if not _taken(lock):
             yield False
             return
         try:
             yield True
         finally:
+            if self.done(identity) or self.failed(identity):
+                Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
 
     def is_claimed(self, identity: str) -> bool:
         """Whether a process trains it now."""
-        if not (self.root / "locks" / f"{identity}.lock").exists():
-            return False
-        with self.claim(identity) as ours:
-            return not ours
+        lock = self._lock("locks", identity)
+        return Path(lock.lock_file).exists() and not _free(lock)
+
+    def _lock(self, kind: str, name: str) -> FileLock:
+        return FileLock(self.root / kind / f"{name}.lock", thread_local=False)
+
+    # -------------------------------------------------------------------------------------------------------- sweeps
+
+    @contextlib.contextmanager
+    def sweep(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """A name under which workers train, and what tells them to stop; the end of this process tells them too."""
+        name = f"{platform.node()}-{os.getpid()}-{time.monotonic_ns()}"
+        lock = self._lock("sweeps", name)
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        try:
+            yield name, lock.release
+        finally:
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+    def sweeping(self, name: str) -> bool:
+        """Whether the sweep of that name lives and goes on."""
+        lock = self._lock("sweeps", name)
+        return Path(lock.lock_file).exists() and not _free(lock)
+
+    def tidy(self) -> None:
+        """Remove what processes left that were killed: half a copy, locks that guard nothing any more, checkpoints of
+        what is finished."""
+        for path in self.root.glob("sweeps/*.lock"):
+            if _free(FileLock(path)):
+                path.unlink(missing_ok=True)
+        for path in self.root.glob("partial/*"):
+            host, _, pid = path.name.partition(" ")[0].rpartition("-")
+            with contextlib.suppress(FileNotFoundError):  # the other has just made it whole
+                abandoned = time.time() - path.stat().st_mtime > 86_400
+                if abandoned or (host == platform.node() and not another_lives(pid)):
+                    shutil.rmtree(path, ignore_errors=True)
+        for path in self.root.glob("running/*"):
+            if self.done(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+        for path in self.root.glob("locks/*.lock"):
+            if self.done(path.stem) or self.failed(path.stem):
+                with self.claim(path.stem):
+                    pass  # whose end removes it
+
+    # ------------------------------------------------------------------------------------------------------- results
 
     def put(self, identity: str, record: Mapping[str, Any], found: Candidates) -> None:
         """Keep a finished trial, which appears as a whole; what it needed to go on is removed."""
@@ -140,10 +213,10 @@ class Store:
         whole.mkdir(parents=True)
         np.savez_compressed(whole / "scores.npz", allow_pickle=False, **_packed(found, record["kept"]))
         _write(whole / "result.json", {"identity": identity, **record, "machine": machine()})
+        for path in whole.iterdir():  # or a loss of power could leave a result that is there and empty
+            _to_disk(path)
         place = self.place(identity)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):  # another put it there: it is the same
-            os.replace(whole, place)
+        _appear(whole, place)
         shutil.rmtree(self.work(identity), ignore_errors=True)
         self._failure(identity).unlink(missing_ok=True)
 
@@ -153,12 +226,17 @@ class Store:
         Raises:
             InputError: results that are damaged, all at once.
         """
-        folders = sorted(self.root.glob("trials/*/*"))
+        folders = sorted(self.root.glob("trials/*/[!.]*"))
         with ThreadPoolExecutor(8) as pool:
             read = list(pool.map(_read, folders))
         if bad := [f"{f}: {r}" for f, r in zip(folders, read, strict=True) if isinstance(r, str)]:
             raise InputError([f"a result must be whole, got {told}; delete its folder" for told in bad])
         return [Result(f, r) for f, r in zip(folders, read, strict=True) if not isinstance(r, str)]
+
+    def seconds(self, identity: str) -> dict[str, float]:
+        """What a finished trial took, by part."""
+        record = _read(self.place(identity))
+        return {} if isinstance(record, str) else dict(record["seconds"])
 
     # ------------------------------------------------------------------------------------------------ what went wrong
 
@@ -169,33 +247,51 @@ class Store:
         self._failure(identity).parent.mkdir(parents=True, exist_ok=True)
         told = {"trial": trial.record(), "reason": reason, "details": details, "machine": machine()}
         _write(self._failure(identity), told)
+        (self.work(identity) / _BY).unlink(missing_ok=True)
 
-    def failures(self) -> dict[str, dict[str, Any]]:
-        """Trials that could not be finished, by identity."""
-        return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(self.root.glob("failed/*.json"))}
+    def failures(self) -> dict[str, str]:
+        """Why trials could not be finished, by identity."""
+        return {path.stem: _reason(path) for path in sorted(self.root.glob("failed/*.json"))}
 
     def forget_failure(self, identity: str) -> None:
         self._failure(identity).unlink(missing_ok=True)
-        (self.work(identity) / "attempts").unlink(missing_ok=True)
 
-    def begin(self, identity: str) -> int:
-        """How many attempts at a trial, this one included, have not come to an end of their own."""
-        path = self.work(identity) / "attempts"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        n = len(path.read_text("utf-8").splitlines()) + 1 if path.exists() else 1
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{platform.node()} {os.getpid()}\n")
-        return n
+    # ------------------------------------------------------------------------------------------------------- attempts
+
+    def begin(self, identity: str, sweep: str) -> None:
+        """An attempt at a trial begins, for a sweep."""
+        self.lost(identity)
+        self.work(identity).mkdir(parents=True, exist_ok=True)
+        (self.work(identity) / _BY).write_text(sweep, encoding="utf-8")
+
+    def lost(self, identity: str) -> None:
+        """An attempt, if there was one, came to no end of its own: its time counts up to its last checkpoint."""
+        work = self.work(identity)
+        with contextlib.suppress(FileNotFoundError):
+            self._spend(identity, max(0.0, (work / CHECKPOINT).stat().st_mtime - (work / _BY).stat().st_mtime))
+        (work / _BY).unlink(missing_ok=True)
+
+    def begun_by(self, identity: str) -> str | None:
+        """The sweep of an attempt that came to no end of its own."""
+        try:
+            return (self.work(identity) / _BY).read_text(encoding="utf-8")
+        except OSError:
+            return None
 
     def stopped(self, identity: str, seconds: float) -> None:
         """An attempt was told to stop, and did; its time counts."""
-        (self.work(identity) / "attempts").unlink(missing_ok=True)
+        self._spend(identity, seconds)
+        (self.work(identity) / _BY).unlink(missing_ok=True)
+
+    def _spend(self, identity: str, seconds: float) -> None:
         (self.work(identity) / "seconds").write_text(str(self.spent(identity) + seconds), encoding="utf-8")
 
     def spent(self, identity: str) -> float:
-        """Seconds of earlier attempts that were told to stop."""
-        path = self.work(identity) / "seconds"
-        return float(path.read_text("utf-8")) if path.exists() else 0.0
+        """Seconds of earlier attempts, up to their last checkpoint."""
+        try:
+            return float((self.work(identity) / "seconds").read_text("utf-8"))
+        except (OSError, ValueError):  # ValueError: killed as it was written
+            return 0.0
 
     # -------------------------------------------------------------------------------------------------------- merging
 
@@ -209,19 +305,79 @@ class Store:
         for theirs in other.results():
             place = self.place(theirs.identity)
             mine = _read(place) if place.exists() else None
-            if mine is None:
-                partial = place.parent / f".{place.name}.{os.getpid()}"
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copytree(theirs.folder, partial)
-                os.replace(partial, place)
+            if mine is None and self._copy(theirs):
                 added += 1
-            elif isinstance(mine, str):
+                continue
+            mine = _read(place) if mine is None else mine  # another merge has just put it there
+            if isinstance(mine, str):
                 conflicts.append(f"{place}: {mine}; delete it to take {theirs.folder}")
-            elif mine["metrics"] != theirs.record["metrics"]:
+            elif json.dumps(mine["metrics"]) != json.dumps(theirs.record["metrics"]):  # in which NaN equals NaN
                 conflicts.append(f"{theirs.trial}: {_largest_difference(mine, theirs.record)}; {place} is kept")
             else:
                 same += 1
         return added, same, conflicts
+
+    def _copy(self, theirs: Result) -> bool:
+        """Whether a copy appeared here, as a whole."""
+        partial = self.root / "partial" / f"{platform.node()}-{os.getpid()} {theirs.identity}"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            shutil.copytree(theirs.folder, partial)
+            for path in partial.iterdir():
+                _to_disk(path)
+            return _appear(partial, self.place(theirs.identity))
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+_BY = "by"
+"""In the folder of a running trial: the sweep that trains it."""
+
+
+def _appear(whole: Path, place: Path) -> bool:
+    """Whether a folder took its place; it does not where another is, which holds the same.
+
+    Raises:
+        OSError: it can't be moved there.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.replace(whole, place)
+    except OSError:
+        if not place.is_dir():
+            raise
+        return False
+    return True
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _taken(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
+
+
+def _free(lock: FileLock) -> bool:
+    if not _taken(lock):
+        return False
+    lock.release()
+    return True
+
+
+def _reason(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text("utf-8"))["reason"])
+    except (OSError, ValueError, KeyError) as error:
+        return f"for a reason that can't be read ({type(error).__name__})"
 
 
 def _read(folder: Path) -> dict[str, Any] | str:

@@ -235,12 +235,13 @@ def _rival(method: Method, methods: Sequence[Method]) -> str | None:
 
 def _budget(found: Sequence[Sequence[Result]], metric: str, protocol: Protocol, kind: str) -> int | None:
     """The settings, or candidates of a seed, that every method has."""
+    whole = [comparison.complete(some) for some in found]
     if protocol == "matched trainings":
-        return min((min(len(some) for some in comparison.by_seed(r).values()) for r in found), default=None)
+        return min((min(len(some) for some in comparison.by_seed(r).values()) for r in whole), default=None)
     if protocol == "matched candidates":
         each = (
             (sum(len(r.values("test", kind, metric)) for r in some) for some in comparison.by_seed(rs).values())
-            for rs in found
+            for rs in whole
         )
         return min((min(sizes) for sizes in each), default=None)
     return None

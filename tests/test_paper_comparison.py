@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn import metrics as reference
-from sklearn.metrics import roc_auc_score
 
 from paper import comparison, tables
 from paper.comparison import Difference, cell, difference, expected_of_best, holm
@@ -188,17 +187,43 @@ def test_a_difference_is_that_of_the_held_out_choices(metric: str, tmp_path: Pat
     assert got.low < got.value < got.high
 
 
-def test_resampled_values_are_those_of_a_slow_loop() -> None:
-    rng = np.random.default_rng(0)
-    target = (rng.random(200) < 0.3).astype(np.int8)
-    scores = rng.normal(size=200) + target
-    weights = comparison._resampled(target, 5, 0)
-    for metric, slow in (("auc", roc_auc_score), ("average_precision", reference.average_precision_score)):
-        values = comparison._values(scores, target, metric, weights)
-        for value, weight in zip(values, weights, strict=True):
-            rows = np.repeat(np.arange(200), weight.astype(int))
-            assert value == pytest.approx(slow(target[rows], scores[rows]))
-    assert (weights[:, target == 1].sum(axis=1) == target.sum()).all()
+@pytest.mark.parametrize("metric", ["auc", "average_precision", "brier"])
+def test_resampled_values_are_those_of_a_slow_loop(metric: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, seeds=[0], settings=1)
+    (result,) = results(store)
+    scores, target = result.scores("test", 0)
+    scores = scores.round(1)  # with ties
+    rows = comparison._weights(target.tobytes(), 20, 0)
+    assert (rows[:, 0] == 1).all()
+    assert (rows[target == 1].sum(axis=0) == target.sum()).all()
+    assert (rows.sum(axis=0) == len(target)).all()
+    of = {"auc": comparison._auc, "average_precision": comparison._average_precision, "brier": comparison._brier}
+    got = of[metric](scores, target, rows)
+    p = 1 / (1 + np.exp(-scores))
+    loop = {
+        "auc": lambda w: reference.roc_auc_score(target, scores, sample_weight=w),
+        "average_precision": lambda w: reference.average_precision_score(target, scores, sample_weight=w),
+        "brier": lambda w: reference.brier_score_loss(target, p, sample_weight=w),
+    }[metric]
+    np.testing.assert_allclose(got, [loop(w) for w in rows.T], atol=1e-12)
+
+
+def test_a_seed_that_could_choose_among_fewer_settings_does_not_count(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store)
+    found = sorted(results(store), key=lambda r: (r.trial.seed, r.trial.setting))  # as a sweep makes them
+    for n in range(1, 13):
+        kept = comparison.complete(found[:n][::-1])
+        seeds = comparison.by_seed(kept)
+        assert {frozenset(r.trial.setting for r in some) for some in seeds.values()} == {
+            frozenset(r.trial.setting for r in kept)
+        }
+        assert len(kept) == max(4 * (n // 4), (n // 4 + 1) * (n % 4))
+    ten, eight = (cell(found[:n], "auc", "held-out") for n in (9, 8))
+    assert ten is not None
+    assert eight is not None
+    assert (ten.value, ten.seeds, ten.settings, ten.candidates) == (eight.value, 2, 4, 4)
 
 
 def test_holm_is_a_step_down() -> None:

@@ -6,6 +6,7 @@ A config checks itself when it is made and reports all that is wrong with it at 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
 import re
@@ -525,13 +526,16 @@ def _kind(hint: Any) -> Any:
     return typing.get_origin(hint) or hint
 
 
+_hints = functools.cache(typing.get_type_hints)
+
+
 def _typed(part: Any, where: str, problems: Problems) -> dict[str, Any]:
     """The values of a dataclass's fields in the types that they declare: numpy's as Python's, lists as tuples.
 
     A value of another type is a problem; the default stands in for it, so that the rest is still checked.
     """
     values = {}
-    hints = typing.get_type_hints(type(part))
+    hints = _hints(type(part))  # type: ignore[arg-type]
     for f in dataclasses.fields(part):
         try:
             values[f.name] = _of_type(hints[f.name], getattr(part, f.name), f"{where}{f.name}", problems)
