@@ -1,5 +1,6 @@
 """The command line as its users meet it: a whole job, help, and every kind of bad input."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -21,6 +22,7 @@ from tunelater import interrupt
 from tunelater.cli import _print_estimates, app
 from tunelater.config import FiLMConfig
 from tunelater.demo import POSITIVE, TARGET
+from tunelater.guarantee import Certificate
 from tunelater.runs import Run
 from tunelater.tuning import OperatingPoint
 
@@ -375,3 +377,20 @@ def test_needs_with_columns_and_a_range_of_priors(run: Run, frame: pd.DataFrame,
     assert code == 2
     assert "did you mean 'stay'" in err
     assert "a range such as 0.005:0.02, got '0.05:x'" in err
+
+
+def test_a_guarantee_is_told_in_words_or_refused(run: Run, table: Path, tmp_path: Path) -> None:
+    point = tmp_path / "point.json"
+    asked = ["tune", run.path, table, "--maximize", "precision", "--out", point]
+    code, out, err = tunelater(*asked, "--subject-to", "recall>=0.6", "--guarantee", "0.8")
+    assert code == 0
+    certificate = Certificate.from_dict(json.loads(point.read_text())["certificate"])
+    assert str(dataclasses.replace(certificate, doubts=())) in out.replace("\n", " ")
+    assert f"certified on {certificate.n} others, {certificate.n_positive} positive" in out
+    assert certificate.doubts[0] in err
+    assert "flatter" not in out
+    point.unlink()
+    code, _, err = tunelater(*asked, "--subject-to", "recall>=0.9", "--guarantee", "0.9")
+    assert code == 2
+    assert "at the least 22 are needed" in err
+    assert list(tmp_path.iterdir()) == []

@@ -369,3 +369,23 @@ def test_a_prior_that_is_the_samples_own_is_none_of_the_problems() -> None:
     scores = drawn(8, 200, 800)
     claims = claims_of(["precision>=0.5"])
     assert guaranteed(scores, claims, most_found, prior=0.2) == guaranteed(scores, claims, most_found)
+
+
+def test_a_constraint_in_every_value_is_a_claim_for_each() -> None:
+    sex = np.array(["F", "M", "F", "(missing)"])
+    plain, women, men = claims_of(["fpr<=0.1", "recall>=0.8 in every sex"], {"sex": sex})
+    assert (str(plain), str(women), str(men)) == ("fpr<=0.1", "recall>=0.8 where sex=F", "recall>=0.8 where sex=M")
+    assert plain.members is None
+    np.testing.assert_array_equal(women.members, sex == "F")  # type: ignore[arg-type]
+    np.testing.assert_array_equal(men.members, sex == "M")  # type: ignore[arg-type]
+    told = problems_of(lambda: claims_of(["recall>=0.8 in every sx", "fpr<=0.1 in every site"], {"sex": sex}))
+    assert len(told) == 2
+    assert "did you mean 'sex'" in told[0]
+
+
+def test_of_a_range_of_priors_only_rates_within_a_class_can_be_certified() -> None:
+    scores, prior = drawn(8, 200, 800), (0.01, 0.2)
+    claims = claims_of(["recall>=0.8"])
+    assert guaranteed(scores, claims, fewest_alarms, prior=prior) == guaranteed(scores, claims, fewest_alarms)
+    (told,) = problems_of(lambda: guaranteed(scores, claims_of(["npv>=0.5"]), fewest_alarms, prior=prior))
+    assert "got prior 0.01 to 0.2" in told

@@ -155,6 +155,8 @@ def test_groups_and_equal_images_stay_in_one_split(tmp_path: Path) -> None:
     assert run.data["grouped"] is True
     point = tune(run, tmp_path / "list.csv", **NEED, images=source)
     assert point.split == "validation"
+    (told,) = problems_of(lambda: tune(run, tmp_path / "list.csv", **NEED, images=source, guarantee=0.9))
+    assert "a guarantee counts independent images" in told
     told = problems_of(lambda: fit(tmp_path / "list.csv", positive="ill", config=quick(), images=source))
     assert "--target" in told[0]
     # New images of a list, with its columns.

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
+from data_tables import problems_of
+from tunelater import guarantee
 from tunelater.distributions import Lambdas, LambdaSpace, Linear, at, keyed_rng
 from tunelater.losses import logit
-from tunelater.metrics import Constraint, prior_weight
+from tunelater.metrics import THRESHOLD_METRICS, Constraint, Curve, Floats, prior_weight
 from tunelater.problems import InputError
 from tunelater.scoring import Scores
 from tunelater.tuning import (
@@ -600,3 +602,133 @@ def test_a_point_tells_the_metrics_that_its_need_names(need: dict, name: str, bo
         value, low, high = metrics[name]
         assert value == pytest.approx(expected)
         assert low < value < high
+
+
+# ------------------------------------------------------------------------------------------- guarantees
+
+
+def with_columns(seed: int = 0) -> Scores:
+    """Enough samples to certify, of two sites, with what missing each costs."""
+    s = scores(seed, n=3000, positives=0.2, lambdas=3)
+    rng = np.random.default_rng(seed)
+    columns = {"site": rng.choice(["a", "b"], 3000), "amount": rng.lognormal(1, 1, 3000)}
+    return dataclasses.replace(s, columns=columns)
+
+
+def test_a_guaranteed_choice_is_that_of_risk_control() -> None:
+    s, asked = with_columns(), ["recall>=0.6 in every site", "fpr<=0.5"]
+    point = OperatingGrid(s).select(maximize="precision", subject_to=asked, guarantee=0.9, seed=3)
+    precision = THRESHOLD_METRICS["precision"].values
+    claims = guarantee.claims_of(asked, s.columns)
+    best, certificate = guarantee.guaranteed(s, claims, lambda _, c: precision(c), confidence=0.9, seed=3)
+    assert point.lam == s.lam(best.at)
+    np.testing.assert_array_equal(point.decide(s.log_odds[best.at], s.prior), s.log_odds[best.at] >= best.threshold)
+    again = OperatingPoint.from_json(point.to_json())
+    assert again == point
+    assert again.certificate is not None
+    assert guarantee.Certificate.from_dict(again.certificate) == certificate
+    # What it tells is of part B, on which nothing was chosen.
+    of_b = assess(point, s.take(guarantee.parts(s.target, claims, seed=3)[1]))
+    assert of_b.keys() == point.metrics.keys()
+    for c in certificate.constraints:
+        site = c.constraint.partition(" where site=")[2]
+        name = f"{c.metric}[site={site}]" if site else c.metric
+        assert point.metrics[name].value == of_b[name].value == pytest.approx(c.observed)
+    assert not point.honest
+    assert point.against_default is None
+
+
+@pytest.mark.parametrize("prior", [None, 0.05, (0.01, 0.2)])
+@pytest.mark.parametrize("way", ["brier", "cost", "costs of samples", "f1"])
+def test_the_order_of_a_guarantee_is_by_what_the_need_calls_best(
+    way: str, prior: float | tuple[float, float] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What part A is told is the need's objective on part A, counted by hand."""
+    s, seen = with_columns(1), []
+    need: dict = {
+        "brier": {"minimize": "brier"}, "cost": {"cost": {"fn": 20, "fp": 1}}, "f1": {"maximize": "f1"},
+        "costs of samples": {"cost": {"fn": "amount", "fp": 0.5}},
+    }[way]  # fmt: skip
+    a = s.take(guarantee.parts(s.target, guarantee.claims_of(["recall>=0.6"]))[0])
+
+    def spied(scores: Scores, claims: object, merit: Callable[[int, Curve], Floats], **_: object) -> None:
+        thresholds = np.array([-2.0, 0.0, 1.5])
+        alerts = a.log_odds[1] >= thresholds[:, None]
+        tp, fp = (alerts & (a.target == 1)).sum(axis=1) * 1.0, (alerts & (a.target == 0)).sum(axis=1) * 1.0
+        n = float((a.target == 1).sum())
+        curve = Curve(thresholds, tp, fp, tp, fp, 0 * tp, n, len(a.target) - n)
+        seen.append(merit(1, curve if not isinstance(prior, float) else curve.at_prior(prior)))
+        raise Infeasible("seen")
+
+    monkeypatch.setattr("tunelater.tuning.guaranteed", spied)
+    with pytest.raises(Infeasible, match="seen"):
+        OperatingGrid(s, prior).select(**need, subject_to="recall>=0.6", guarantee=0.9)
+    share = float((a.target == 1).mean())
+    of_priors = []
+    for p in prior if isinstance(prior, tuple) else (prior or share,):
+        weight = np.where(a.target == 1, p / share, (1 - p) / (1 - share))
+        values = []
+        for t in (-2.0, 0.0, 1.5):
+            d = a.log_odds[1] >= t
+            if way == "brier":
+                at = np.sqrt(prior[0] * prior[1]) if isinstance(prior, tuple) else p
+                probability = 1 / (1 + np.exp(-(a.log_odds[1].astype(float) + logit(at) - logit(a.prior))))
+                values.append(-np.average((probability - a.target) ** 2, weights=weight))
+            elif way == "f1":
+                values.append(sk.f1_score(a.target, d, sample_weight=weight))
+            else:
+                fn, fp = (20, 1) if way == "cost" else (a.columns["amount"], 0.5)
+                values.append(-np.average(np.where(a.target == 1, fn * ~d, fp * d), weights=weight))
+        of_priors.append(values)
+    np.testing.assert_allclose(seen[0], np.min(of_priors, axis=0), atol=1e-6 if way == "brier" else 1e-9)
+
+
+def test_of_equally_good_thresholds_the_certified_one_nearest_to_one_half_is_taken() -> None:
+    s = with_columns(2)
+    point = OperatingGrid(s).select(maximize="auc", subject_to="recall>=0.1", guarantee=0.9)
+    assert point.certificate is not None
+    assert point.certificate["passed"] == point.certificate["candidates"]  # far from what the constraint forbids
+    assert point.threshold == pytest.approx(0.5, abs=0.05)
+
+
+def test_guarantees_over_grids_in_parts_equal_those_over_whole_ones() -> None:
+    s, need = with_columns(), {"maximize": "precision", "subject_to": "recall>=0.6"}
+
+    def score(part: Lambdas) -> Scores:
+        index = [int(np.flatnonzero(s.lambdas["tau"] == tau)[0]) for tau in part["tau"]]
+        return dataclasses.replace(s, log_odds=s.log_odds[index], lambdas=part)
+
+    whole = OperatingGrid(s).select(**need, guarantee=0.9)
+    assert select_from(score, s.lambdas, 3000, guarantee=0.9, **need) == whole
+    told = problems_of(lambda: select_from(score, s.lambdas, 100_000_000, guarantee=2, prior=3, **need))
+    for words in ("confidence of a guarantee", "3 lambdas and 100,000,000 samples take", "a prior lies in"):
+        assert any(words in problem for problem in told)
+    assert len(told) == 3
+
+
+def test_what_cannot_be_certified_is_refused_with_the_rest() -> None:
+    uneven = dataclasses.replace(with_columns(), weight=np.linspace(1, 2, 3000))
+    asked = ["precision>=0.5", "f1>=0.1", "recall>=1 in every sit"]
+    told = problems_of(
+        lambda: OperatingGrid(uneven, (0.01, 0.1)).select(cost={"fn": 9, "fp": 1}, subject_to=asked, guarantee=0.9)
+    )
+    expected = (
+        "did you mean 'site'",
+        "got prior 0.01 to 0.1",
+        "got f1>=0.1",
+        "recall>=1 in every sit",
+        "weights from 1",
+    )
+    for words in expected:
+        assert any(words in problem for problem in told), (words, told)
+    assert len(told) == 5
+    with pytest.raises(guarantee.Uncertified, match=r"too few positives to certify recall>=0\.9"):
+        OperatingGrid(scores(n=60)).select(maximize="f1", subject_to="recall>=0.9", guarantee=0.9)
+
+
+def test_a_certificate_that_is_none_is_refused() -> None:
+    raw = json.loads(OperatingGrid(scores()).select(maximize="f1").to_json())
+    assert (
+        "'certificate' of an operating point"
+        in problems_of(lambda: OperatingPoint.from_json(json.dumps(raw | {"certificate": [1]})))[0]
+    )

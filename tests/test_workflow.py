@@ -26,6 +26,7 @@ from tunelater.data import tables
 from tunelater.data.preprocessing import Preprocessor
 from tunelater.data.reading import read_table
 from tunelater.demo import POSITIVE, TARGET
+from tunelater.guarantee import Certificate, Uncertified
 from tunelater.models import build
 from tunelater.problems import DoubtfulInputWarning, InputError
 from tunelater.runs import LOCK, Run, building, output_problems
@@ -749,3 +750,39 @@ def test_what_is_wrong_between_needs_data_and_run_is_told_at_once(
     told = told_by(lambda: tune(run, table, maximize="f1", subject_to="recall>=0.9 in every tumor", out=tmp_path))
     assert any("needs positives in every value of 'tumor', got none with 't'" in problem for problem in told)
     assert len(told) == 2
+
+
+def test_rows_that_the_run_stopped_on_put_a_guarantee_in_doubt(run: Run, table: Path, tmp_path: Path) -> None:
+    need = {"maximize": "precision", "subject_to": "recall>=0.6", "guarantee": 0.8}
+    with pytest.warns(DoubtfulInputWarning, match="the epoch to stop at was chosen by log_loss on these rows"):
+        point = tune(run, table, **need, out=tmp_path / "point.json")
+    assert OperatingPoint.load(tmp_path / "point.json") == point
+    assert "In doubt: the epoch" in str(Certificate.from_dict(point.certificate))
+    fresh = dataclasses.replace(run, config=dataclasses.replace(run.config, early_stopping=None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DoubtfulInputWarning)
+        of_fresh = tune(fresh, table, **need)
+        on_test = tune(run, table, **need, allow_test=True)
+    assert of_fresh.certificate == point.certificate | {"doubts": []}
+    assert on_test.certificate["doubts"] == []
+
+
+def test_a_guarantee_leaves_out_rows_of_other_tables_that_the_run_stopped_on(run: Run, frame: pd.DataFrame) -> None:
+    other = frame.iloc[run.rows["validation"]].sample(frac=1, random_state=0)
+    changed = other.assign(age=np.where(np.arange(len(other)) < 500, other["age"] + 1000.5, other["age"]))
+    with pytest.warns(DoubtfulInputWarning, match="left out"):
+        point = tune(run, changed, maximize="precision", subject_to="recall>=0.3", guarantee=0.8)
+    assert (point.split, point.n) == ("given", int((changed["age"] > 1000).sum()))
+
+
+def test_guarantees_that_cannot_be_had_are_refused_with_the_rest(run: Run, table: Path, tmp_path: Path) -> None:
+    told = told_by(lambda: tune(run, table, maximize="f1", subject_to="recall>=1", guarantee=1.5, grid=0, out=tmp_path))
+    assert any("confidence of a guarantee" in problem for problem in told)
+    assert any("one or more" in problem for problem in told)
+    (told,) = told_by(lambda: tune(run, table, maximize="f1", subject_to="recall>=0.9", guarantee=0.9, stream=True))
+    assert "which histograms do not keep: choose on rows that fit in memory" in told
+    told = told_by(lambda: tune(run, table, maximize="f1", subject_to="mcc>=0.5", prior=0.5, guarantee=0.9))
+    assert len(told) == 1
+    assert "only shares of samples can be certified" in told[0]
+    with pytest.raises(Uncertified, match=r"22 are needed .* got 18 of 30"):
+        tune(run, table, maximize="f1", subject_to="recall>=0.9", guarantee=0.9)

@@ -361,6 +361,15 @@ def tune(
     ] = False,
     force: Force = False,
     bootstrap: Bootstrap = None,
+    guarantee: Annotated[
+        float | None,
+        typer.Option(
+            metavar="C",
+            help="Certify the constraints for future data with confidence C, such as 0.9: some rows choose, the others "
+            "certify.",
+            show_default=False,
+        ),
+    ] = None,
     stream: Annotated[
         bool | None,
         typer.Option(
@@ -408,6 +417,7 @@ def tune(
                 force=force,
                 allow_test=allow_test,
                 bootstrap=bootstrap,
+                guarantee=guarantee,
                 stream=stream,
                 memory_mb=memory,
                 engine=engine,
@@ -1040,6 +1050,9 @@ def _prior(text: str | None, problems: Problems) -> float | tuple[float, float] 
 
 
 def _print_point(point: OperatingPoint) -> None:
+    if point.certificate is not None:
+        _print_certified(point)
+        return
     title = f"Chosen on {point.n} {point.split} samples, {point.n_positive} positive"
     _print_estimates(title, point, dict(point.metrics), dict(point.honest))
     typer.echo(
@@ -1063,6 +1076,25 @@ def _print_point(point: OperatingPoint) -> None:
         )
     if point.against_default is not None:
         typer.echo(f"{point.against_default.sentence[0].upper()}{point.against_default.sentence[1:]}.")
+    _warn_of_extrapolation(point)
+
+
+def _print_certified(point: OperatingPoint) -> None:
+    import dataclasses
+
+    from tunelater.guarantee import Certificate
+
+    certificate = Certificate.from_dict(point.certificate or {})
+    title = (
+        f"Chosen on {certificate.n_choosing} {point.split} samples, {certificate.n_choosing_positive} positive; "
+        f"certified on {certificate.n} others, {certificate.n_positive} positive, which these figures are of"
+    )
+    _print_estimates(title, point, dict(point.metrics))
+    typer.echo(str(dataclasses.replace(certificate, doubts=())))  # which were told as warnings
+    _warn_of_extrapolation(point)
+
+
+def _warn_of_extrapolation(point: OperatingPoint) -> None:
     if point.extrapolated:
         _warn("this lambda lies outside of the range that the model was trained on")
 

@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,8 @@ from scipy import special
 
 from tunelater.distributions import keyed_rng
 from tunelater.metrics import Constraint, Curve, Floats, per_lambda
-from tunelater.problems import InputError, Problems
+from tunelater.needs import Columns, Prior, groups_of, parse_constraint
+from tunelater.problems import InputError, Problems, did_you_mean
 from tunelater.scoring import Scores
 
 SHARE = 0.6
@@ -173,6 +175,8 @@ class Certificate:
     stratified: bool
     """Whether the parts were drawn within each class."""
     seed: int
+    doubts: tuple[str, ...] = ()
+    """What is known to break one of its suppositions, in words."""
 
     def __str__(self) -> str:
         """In plain words, with what is not promised."""
@@ -190,11 +194,13 @@ class Certificate:
             "that samples are independent of each other, and that the model was neither trained nor stopped on them: "
             f"{share}, and nothing is promised after a drift of the inputs, for subgroups that were not asked for, or "
             "for any single batch. It is for one attempt: trying seeds or needs until one passes voids it."
+            + "".join(f" In doubt: {doubt}." for doubt in self.doubts)
         )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; `from_dict` reads them."""
-        return dataclasses.asdict(self) | {"constraints": [dataclasses.asdict(c) for c in self.constraints]}
+        constraints = [dataclasses.asdict(c) for c in self.constraints]
+        return dataclasses.asdict(self) | {"constraints": constraints, "doubts": list(self.doubts)}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Certificate:
@@ -205,10 +211,11 @@ class Certificate:
         """
         try:
             rows = tuple(Certified(**row) for row in raw["constraints"])
-            certificate = cls(**{**raw, "constraints": rows})
+            certificate = cls(**{**raw, "constraints": rows, "doubts": tuple(raw.get("doubts", ()))})
             sound = 0 < certificate.confidence < 1 and 0 < certificate.passed <= certificate.candidates
             sound = sound and all(c.metric in RATES and 0 <= c.failures <= c.n for c in rows)
-        except (TypeError, KeyError):
+            sound = sound and all(isinstance(doubt, str) for doubt in certificate.doubts)
+        except (TypeError, KeyError, AttributeError):
             sound = False
         if not sound:
             raise InputError(f"a certificate is what `Certificate.to_dict` gives, got {raw!r}")
@@ -228,7 +235,7 @@ def guaranteed(
     merit: Merit,
     *,
     confidence: float = 0.9,
-    prior: float | None = None,
+    prior: Prior = None,
     share: float = SHARE,
     seed: int = 0,
 ) -> tuple[Candidate, Certificate]:
@@ -237,9 +244,10 @@ def guaranteed(
     Args:
         scores: of samples that the model was neither trained nor stopped on.
         claims: what must hold. All at once.
-        merit: how good thresholds are; it sees smoothed counts of part A, as shares at `prior` where that is stated.
+        merit: how good thresholds are; it sees smoothed counts of part A, as shares at `prior` where that is a number.
+            Beyond these it may know part A (`parts`), and nothing of part B.
         confidence: of the guarantee, in (0, 1).
-        prior: the share of positives where the point will be used; None for that of the samples.
+        prior: the share of positives where the point will be used, or a range of it; None for that of the samples.
         share: of the samples that certify, in (0, 1); the others choose.
         seed: of the division, a whole number from 0 up.
 
@@ -250,16 +258,15 @@ def guaranteed(
         Uncertified: too few samples, or none of the candidates passed.
     """
     problems = Problems()
-    problems.add(*problems_of_claims(scores, claims, prior), *problems_of_division(confidence, share, seed))
+    problems.add(*problems_of_claims(scores.target, scores.weight, claims, prior))
+    problems.add(*problems_of_division(confidence, share, seed))
     problems.raise_if_any()
-    open_claims = [claim for claim in claims if claim.tolerated < 1]  # the others hold whatever is done
-    stratified = not any(claim.rate.needs_prior for claim in open_claims)
-    a, b = divided(scores.target, open_claims, share, seed, stratified=stratified)
-    shortages = _shortages(scores.target, open_claims, (a, b), confidence, share)
-    if shortages:
-        raise Uncertified(shortages)
+    check_enough(scores.target, claims, confidence, share, seed)
+    a, b = parts(scores.target, claims, share, seed)
+    open_claims = _open(claims)
     on_a, on_b = _part(scores, a), _part(scores, b)
-    candidates = ordered(on_a, [claim.at(a) for claim in open_claims], merit, prior)
+    at = None if isinstance(prior, tuple) else prior
+    candidates = ordered(on_a, [claim.at(a) for claim in open_claims], merit, at)
     of_b = [claim.at(b) for claim in open_claims]
     passed = certify(candidates, on_b, of_b, confidence)
     if not passed:
@@ -275,7 +282,7 @@ def guaranteed(
         candidates=len(candidates),
         passed=passed,
         share=float(share),
-        stratified=stratified,
+        stratified=_stratified(open_claims),
         seed=int(seed),
     )
     return point, certificate
@@ -284,8 +291,9 @@ def guaranteed(
 # ------------------------------------------------------------------------------------------- what can be asked for
 
 
-def problems_of_claims(scores: Scores, claims: Sequence[Claim], prior: float | None) -> list[str]:
+def problems_of_claims(target: NDArray, weight: NDArray | None, claims: Sequence[Claim], prior: Prior) -> list[str]:
     """What keeps claims from being certified by any number of such samples."""
+    own = float((target == 1).mean())
     problems = Problems()
     problems.check(bool(claims), "a guarantee is of constraints, such as 'recall>=0.9', got none; add one")
     for claim in claims:
@@ -301,16 +309,18 @@ def problems_of_claims(scores: Scores, claims: Sequence[Claim], prior: float | N
             f"no number of samples certifies {claim}, since a single failure in the future breaks it: leave some room, "
             f"such as {name}{claim.constraint.relation}{0.99 if claim.is_floor else 0.01}",
         )
-        if claim.rate.needs_prior and not _is_own(prior, scores):
-            problems.add(
-                f"{claim} can be certified only at the samples' own share of positives ({_own_share(scores):.4g}), on "
-                f"which {name} depends, got prior {prior:.4g}: leave the prior out, or constrain recall and fpr, which "
-                "hold at any"
+        if claim.rate.needs_prior and prior is not None:
+            ends = prior if isinstance(prior, tuple) else (prior,)
+            problems.check(
+                all(math.isclose(end, own, rel_tol=1e-6) for end in ends),
+                f"{claim} can be certified only at the samples' own share of positives ({own:.4g}), on which {name} "
+                f"depends, got prior {' to '.join(f'{end:.4g}' for end in ends)}: leave the prior out, or constrain "
+                "recall and fpr, which hold at any",
             )
     if claims and all(c.constraint.metric.name in RATES and c.tolerated >= 1 for c in claims):
         problems.add(f"{' and '.join(map(str, claims))} always holds, which needs no guarantee: tighten it")
-    if scores.weight is not None and np.ptp(scores.weight) > 1e-9 * scores.weight.max():
-        low, high = scores.weight.min(), scores.weight.max()
+    if weight is not None and np.ptp(weight) > 1e-9 * weight.max():
+        low, high = weight.min(), weight.max()
         problems.add(
             "a guarantee counts samples, and exact tests of weighted ones do not exist: give samples without weights "
             f"(or with equal ones), got weights from {low:.4g} to {high:.4g}"
@@ -354,12 +364,22 @@ def needed(tolerated: float, confidence: float, failures: int = 0) -> int:
     return high
 
 
-def _own_share(scores: Scores) -> float:
-    return float((scores.target == 1).mean())
+def check_enough(
+    target: NDArray, claims: Sequence[Claim], confidence: float, share: float = SHARE, seed: int = 0
+) -> None:
+    """Whether so many samples can certify the claims at all; known before anything is scored.
+
+    Raises:
+        Uncertified: too few, with how many it takes.
+    """
+    shortages = _shortages(target, _open(claims), parts(target, claims, share, seed), confidence, share)
+    if shortages:
+        raise Uncertified(shortages)
 
 
-def _is_own(prior: float | None, scores: Scores) -> bool:
-    return prior is None or math.isclose(prior, _own_share(scores), rel_tol=1e-6)
+def _open(claims: Sequence[Claim]) -> list[Claim]:
+    """Without those that hold whatever is done."""
+    return [claim for claim in claims if claim.tolerated < 1]
 
 
 def _shortages(
@@ -376,7 +396,6 @@ def _shortages(
                 f"part that certifies, if none of them fails ({one:,} if one does), and so about "
                 f"{_whole(max(none, 1), share):,} in all; got {in_b:,} of {claim.base(target):,}. Add samples, relax "
                 f"the bound, or lower the confidence"
-                + (" or put a larger share of the samples into that part" if claim.base(target) > none else "")
             )
     for c, noun in ((1, "positives"), (0, "negatives")):
         short = not all((target[rows] == c).any() for rows in parts)
@@ -398,6 +417,18 @@ def _certifying(n: int, share: float) -> int:
 
 
 # ------------------------------------------------------------------------------------------- the division
+
+
+def parts(
+    target: NDArray, claims: Sequence[Claim], share: float = SHARE, seed: int = 0
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Sorted rows of part A, which chooses, and of part B, which certifies, as `guaranteed` divides samples."""
+    claims = _open(claims)
+    return divided(target, claims, share, seed, stratified=_stratified(claims))
+
+
+def _stratified(claims: Sequence[Claim]) -> bool:
+    return not any(claim.rate.needs_prior for claim in claims)
 
 
 def divided(
@@ -423,7 +454,8 @@ def divided(
 
 
 def _part(scores: Scores, rows: NDArray[np.intp]) -> Scores:
-    return dataclasses.replace(scores, log_odds=scores.log_odds[:, rows], target=scores.target[rows], weight=None)
+    log_odds, target = scores.log_odds[:, rows], scores.target[rows]
+    return dataclasses.replace(scores, log_odds=log_odds, target=target, weight=None, columns={})
 
 
 # ------------------------------------------------------------------------------------------- part A: the order
@@ -699,10 +731,23 @@ def _enough(share: float, tolerated: float, confidence: float) -> int:
     return n
 
 
-def claims_of(constraints: Iterable[str | Constraint]) -> list[Claim]:
-    """Claims on all samples.
+def claims_of(constraints: Iterable[str | Constraint], columns: Columns = MappingProxyType({})) -> list[Claim]:
+    """What constraints claim: one claim each, or of those `in every` value of a column one for each value.
 
     Raises:
-        InputError: constraints that do not read.
+        InputError: constraints that do not read, columns that are absent.
     """
-    return [Claim(c if isinstance(c, Constraint) else Constraint.parse(c)) for c in constraints]
+    claims, problems = [], Problems()
+    for c in constraints:
+        constraint = c if isinstance(c, Constraint) else parse_constraint(c)
+        if constraint.every is None:
+            claims.append(Claim(constraint))
+        elif constraint.every not in columns:
+            of_column = f"{str(constraint)!r} needs the column {constraint.every!r}"
+            problems.add(of_column + did_you_mean(constraint.every, columns))
+        else:
+            of_all = dataclasses.replace(constraint, every=None)
+            groups = groups_of(columns[constraint.every])
+            claims += [Claim(of_all, members, f"{constraint.every}={value}") for value, members in groups.items()]
+    problems.raise_if_any()
+    return claims

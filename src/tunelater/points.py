@@ -79,6 +79,9 @@ class OperatingPoint:
     off_by: Mapping[str, float] = field(default_factory=dict)
     """Where samples were counted in bins (`tunelater.streaming`): by how much metrics of the whole lambda may be off at
     the most. Empty where they are exact, as metrics of the threshold always are."""
+    certificate: Mapping[str, Any] | None = None
+    """Where constraints were certified: what `tunelater.guarantee.Certificate.from_dict` reads. `metrics` are then
+    those of the samples that certified, on which nothing was chosen, and `honest` is empty."""
 
     def log_odds(self, log_odds: NDArray[np.floating], prior: float) -> Floats:
         """(N,) log-odds at the point's prior, float64, from those at `lam` for a share `prior` of positives."""
@@ -188,8 +191,9 @@ def _problems_of_point(raw: Mapping[str, Any], fits: Fits | None) -> list[str]:
         "honest": ("an object of [value, low, high]", estimates),
         "against_default": ("a comparison with the default lambda, or null", against),
         "simpler_than": ("an object of finite numbers, or null", lambda v: v is None or lam(v)),
+        "certificate": ("what `Certificate.to_dict` gives, or null", lambda v: v is None or isinstance(v, dict)),
     }
-    optional = ("needs", "metrics", "honest", "against_default", "simpler_than")
+    optional = ("needs", "metrics", "honest", "against_default", "simpler_than", "certificate")
     problems = Problems()
     for name, (rule, holds) in rules.items():
         if name in raw:

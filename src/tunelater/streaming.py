@@ -235,7 +235,7 @@ class HistogramGrid:
         return _Choosing(self.histograms, need, self.default, simplest, confidence, seed).point()
 
 
-def problems_of_rows(need: Need, bootstrap: int | None = None) -> list[str]:
+def problems_of_rows(need: Need, bootstrap: int | None = None, guarantee: float | None = None) -> list[str]:
     """What a need asks of rows, which histograms do not have."""
     whole = "choose on rows that fit in memory (--whole)"
     problems = Problems()
@@ -243,6 +243,9 @@ def problems_of_rows(need: Need, bootstrap: int | None = None) -> list[str]:
         what = "a cost of each row" if name not in need.grouped else "a constraint in every value"
         problems.add(f"{what} needs the column {name!r} beside each score, which histograms do not keep: {whole}")
     problems.check(bootstrap is None, f"a bootstrap draws rows, which histograms do not keep: leave it out, or {whole}")
+    problems.check(
+        guarantee is None, f"a guarantee divides the rows and counts them, which histograms do not keep: {whole}"
+    )
     return list(problems)
 
 

@@ -3,7 +3,8 @@
 An `OperatingGrid` holds the scores of labelled samples at many lambdas; `select` searches every lambda and every
 threshold and returns an `OperatingPoint`, which is what predictions are made with. It is a choice among many on few
 positives, so the figures of the samples it was chosen on flatter it. The point tells what to expect instead
-(`tunelater.honesty`), and whether choosing lambda helped; `assess` gives its figures on other samples.
+(`tunelater.honesty`), and whether choosing lambda helped; `assess` gives its figures on other samples. With a
+guarantee the samples are divided instead: one part chooses, and the other certifies (`tunelater.guarantee`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tunelater.assessment import (
     worst,
 )
 from tunelater.distributions import Lambda, Lambdas, at
+from tunelater.guarantee import Claim, Merit, claims_of, guaranteed, parts, problems_of_claims, problems_of_division
 from tunelater.honesty import (
     REPEATS,
     Decided,
@@ -40,8 +42,7 @@ from tunelater.honesty import (
     told_lambda,
 )
 from tunelater.intervals import Estimate, of_proper_scores, of_ranking
-from tunelater.losses import logit
-from tunelater.metrics import Floats, Metric, per_lambda
+from tunelater.metrics import Curve, Floats, Metric, per_lambda
 from tunelater.needs import Cost, Need, problems_of_needs, problems_of_prior
 from tunelater.points import FORMAT, AgainstDefault, OperatingPoint, sigmoid
 from tunelater.problems import InputError, Problems
@@ -50,13 +51,16 @@ from tunelater.search import Choices, Ranked, Task, Weighting, pick
 
 __all__ = [
     "FORMAT", "RESAMPLES", "AgainstDefault", "Cost", "Estimate", "Infeasible", "Need", "OperatingGrid",
-    "OperatingPoint", "assess", "compare", "decision_curve", "problems_of_draws", "problems_of_needs", "select_from",
+    "OperatingPoint", "assess", "compare", "decision_curve", "problems_of_draws", "problems_of_guarantee",
+    "problems_of_needs", "select_from",
 ]  # fmt: skip
 
 BEYOND = 1e6
 """Log-odds that no score reaches: the threshold of alerting on nobody, and negative, on everybody."""
 FEWER_REPEATS = 20_000
 """Lambdas over which cross-fitting divides the samples twice only, so that its tables stay small."""
+NEARNESS = 1e-9
+"""What nearness to probability 0.5 is worth beside a metric of the whole lambda, with a guarantee: a tie-break."""
 
 
 class Infeasible(InputError):
@@ -107,6 +111,7 @@ class OperatingGrid:
         confidence: float = 0.95,
         seed: int = 0,
         bootstrap: int | None = None,
+        guarantee: float | None = None,
     ) -> OperatingPoint:
         """The best operating point for a need (`tunelater.needs` has the vocabulary).
 
@@ -127,19 +132,24 @@ class OperatingGrid:
             bootstrap: None, or so many resamples, 100 or more, in each of which lambda and threshold are chosen again:
                 `honest` is then corrected by them instead of by cross-fitting, and the intervals of `metrics` are as
                 `assess` has them.
+            guarantee: None, or a confidence in (0, 1) at which the constraints are to hold for future data:
+                `tunelater.guarantee` says what that means and supposes. A part of the samples then chooses, and the
+                others certify; `metrics` are those of the latter, without what `honest` corrects, and `simplest` does
+                nothing. Of a metric of a whole lambda, the threshold is the certified one nearest to probability 0.5.
 
         Raises:
             InputError: no objective or several, unknown metrics, constraints that do not read, columns that are absent
                 or that no cost or subgroup can be had of, a confidence or seed out of range.
             Infeasible: no operating point meets the constraints; says what is attainable.
+            Uncertified: with a guarantee, the samples cannot certify the constraints; says how many could.
         """
-        found = problems_of_draws(confidence, seed, bootstrap)
+        found = problems_of_draws(confidence, seed, bootstrap) + _problems_of_confidence(guarantee)
         need = Need.of(
             maximize=maximize, minimize=minimize, cost=cost, subject_to=subject_to, prior=self.prior, found=found
         )
         s = self.scores
         source = _Source(lambda _: s, s.lambdas, len(s), len(s))
-        return _Choosing(source, need, self.default, simplest, confidence, seed, bootstrap).point()
+        return _Choosing(source, need, self.default, simplest, confidence, seed, bootstrap, guarantee).point()
 
 
 def select_from(
@@ -152,6 +162,7 @@ def select_from(
     default: Lambda | None = None,
     simplest: bool = True,
     bootstrap: int | None = None,
+    guarantee: float | None = None,
     memory_mb: int = 1024,
     **need: object,
 ) -> OperatingPoint:
@@ -161,23 +172,55 @@ def select_from(
         score: scores of the same samples at the lambdas that it is given, with the columns that the need names.
         lambdas: (L,) arrays by name.
         n: the number of samples.
-        memory_mb: bound on the scores held at a time, MiB; two lambdas at the least.
+        memory_mb: bound on the scores held at a time, MiB; two lambdas at the least. With a guarantee, which takes all
+            lambdas at once, they must fit.
         need: `maximize`, `minimize`, `cost` and `subject_to`.
 
     Raises:
-        InputError, Infeasible: as `OperatingGrid` and its `select`.
+        InputError, Infeasible, Uncertified: as `OperatingGrid` and its `select`.
     """
     found = problems_of_draws(0.95, 0, bootstrap) + _problems_of_default(default, lambdas)
-    wanted = Need.of(prior=prior, found=found, **need)  # type: ignore[arg-type]
     size = max((len(values) for values in lambdas.values()), default=1)
-    at_once = max(1, memory_mb * 2**20 // (2 * 4 * max(n, 1)))  # a part lives on while the next is scored
+    found += _problems_of_confidence(guarantee) + _problems_of_room(guarantee, size, n, memory_mb)
+    wanted = Need.of(prior=prior, found=found, **need)  # type: ignore[arg-type]
+    at_once = _at_once(n, memory_mb)
 
     def scored(index: NDArray[np.intp]) -> Scores:
         part = score({name: np.asarray(values)[index] for name, values in lambdas.items()})
         return OperatingGrid(part, prior, allow_test).scores
 
     source = _Source(scored, lambdas, size, at_once)
-    return _Choosing(source, wanted, default, simplest, 0.95, 0, bootstrap).point()
+    return _Choosing(source, wanted, default, simplest, 0.95, 0, bootstrap, guarantee).point()
+
+
+def problems_of_guarantee(
+    guarantee: float | None, need: Need, target: NDArray, weight: NDArray | None, lambdas: Lambdas, memory_mb: int
+) -> list[str]:
+    """What keeps `select_from` from certifying a need on any number of such samples, before they are scored."""
+    if guarantee is None:
+        return []
+    size = max((len(values) for values in lambdas.values()), default=1)
+    of_claims = problems_of_claims(target, weight, [Claim(c) for c in need.constraints], need.prior)
+    return of_claims + _problems_of_room(guarantee, size, len(target), memory_mb)
+
+
+def _problems_of_confidence(guarantee: float | None) -> list[str]:
+    return [] if guarantee is None else problems_of_division(guarantee)
+
+
+def _problems_of_room(guarantee: float | None, size: int, n: int, memory_mb: int) -> list[str]:
+    if guarantee is None or size <= _at_once(n, memory_mb):
+        return []
+    needed = math.ceil(2 * 4 * n * size / 2**20)
+    return [
+        f"a guarantee orders candidates of all lambdas at once: {size:,} lambdas and {n:,} samples take "
+        f"{needed:,} MiB, got {memory_mb:,}; try fewer lambdas (--grid), or allow more (--memory)"
+    ]
+
+
+def _at_once(n: int, memory_mb: int) -> int:
+    """How many lambdas' scores fit into the memory, twice: a part lives on while the next is scored."""
+    return max(1, memory_mb * 2**20 // (2 * 4 * max(n, 1)))
 
 
 def _problems_of_default(default: Lambda | None, lambdas: Lambdas) -> list[str]:
@@ -242,13 +285,19 @@ class _Choosing:
     confidence: float
     seed: int
     bootstrap: int | None
+    guarantee: float | None = None
 
     def point(self) -> OperatingPoint:
         """The operating point, with all that it tells."""
         _, scores = next(self.source.parts(np.arange(1)))
         wrong = self.need.problems_with(scores.columns, scores.target, scores.weight, "choosing")
+        if self.guarantee is not None:
+            claims = [Claim(c) for c in self.need.constraints]
+            wrong += problems_of_claims(scores.target, scores.weight, claims, self.need.prior)
         if wrong:
             raise InputError(wrong)
+        if self.guarantee is not None:
+            return self._guaranteed(self.guarantee)
         task = Task.of(self.need, scores)
         exact = task.weighting(task.weight[:, None])
         folds = Folds.of(task, scores, self.seed, self._repeats(len(task.weight)))
@@ -265,9 +314,7 @@ class _Choosing:
         point, row = self._point(task, int(chosen), float(on_all.lowest[chosen, 0]))
         if chosen != best:
             point = dataclasses.replace(point, simpler_than=at(self.source.lambdas, int(best)))
-        told = {"confidence": self.confidence, "seed": self.seed, "bootstrap": self.bootstrap}
-        metrics = estimates(point, self.need, row, 0, **told)  # type: ignore[arg-type]
-        point = dataclasses.replace(point, metrics=metrics)
+        point = dataclasses.replace(point, metrics=self._estimates(point, row))
         if folds is not None:
             arms = self._arms(without[0], rule, default, folds, kept=chosen == default)
             self._decide(arms, folds, task)
@@ -312,9 +359,12 @@ class _Choosing:
         """The operating point at a lambda, without what it achieves yet, and the scores there."""
         (_, s), *_ = self.source.parts(np.array([index]))
         half = isinstance(self.need.objective, Metric) and lowest == task.half
-        shift = logit(task.deployment_prior) - logit(s.prior)
-        log_odds = 0.0 if half else _between(lowest, s.log_odds[0]) + shift
-        point = OperatingPoint(
+        log_odds = 0.0 if half else _between(lowest, s.log_odds[0]) - task.half
+        return self._deciding(task, s, log_odds), s
+
+    def _deciding(self, task: Task, s: Scores, log_odds: float) -> OperatingPoint:
+        """The point at the one lambda of some scores that alerts from these log-odds on, at its prior."""
+        return OperatingPoint(
             lam=s.lam(0),
             threshold=sigmoid(log_odds),
             log_odds_threshold=log_odds,
@@ -326,7 +376,26 @@ class _Choosing:
             model=s.model,
             extrapolated=bool(s.extrapolated[0]) if s.extrapolated is not None else False,
         )
-        return point, s
+
+    def _estimates(self, point: OperatingPoint, row: Scores) -> dict[str, Estimate]:
+        told = {"confidence": self.confidence, "seed": self.seed, "bootstrap": self.bootstrap}
+        return estimates(point, self.need, row, 0, **told)  # type: ignore[arg-type]
+
+    def _guaranteed(self, confidence: float) -> OperatingPoint:
+        """The best point that part B certifies, with what it achieves there."""
+        ((_, scores),) = self.source.parts()
+        claims = claims_of(self.need.constraints, scores.columns)
+        a, b = parts(scores.target, claims, seed=self.seed)
+        merit = _merit(self.need, scores.take(a))
+        best, certificate = guaranteed(
+            scores, claims, merit, confidence=confidence, prior=self.need.prior, seed=self.seed
+        )
+        ((_, row),) = self.source.parts(np.array([best.at]))
+        task = Task.of(self.need, row)
+        # Not moved halfway to the next score: it is this threshold that was certified.
+        point = self._deciding(task, row, best.threshold - task.half)
+        metrics = self._estimates(point, row.take(b))
+        return dataclasses.replace(point, metrics=metrics, certificate=certificate.to_dict())
 
     # --------------------------------------------------------------------------------------- what to expect of it
 
@@ -502,6 +571,53 @@ def distances(lambdas: Lambdas, size: int, default: Lambda | None) -> tuple[Floa
 
 def with_error(choices: Choices, error: float | None) -> Choices:
     return choices if error is None else dataclasses.replace(choices, error=np.full_like(choices.error, error))
+
+
+def _merit(need: Need, scores: Scores) -> Merit:
+    """How good thresholds are for a need, of a range of priors at the worst, by the samples that choose.
+
+    Args:
+        scores: of those samples alone.
+    """
+    objective, task = need.objective, Task.of(need, scores)
+    if isinstance(objective, Metric):
+        exact = task.weighting(task.weight[:, None])
+
+        def of_whole(index: int, curve: Curve) -> Floats:
+            away = np.abs(curve.threshold - task.half)
+            return task.whole(scores.log_odds[index], objective, exact) - NEARNESS * away / (1 + away)
+
+        return of_whole
+    if task.costs is not None:
+        return _merit_of_sample_costs(task, scores)
+    values, sign = objective.values, 1 if objective.higher_is_better else -1
+    priors = need.prior if isinstance(need.prior, tuple) else ()
+
+    def of_threshold(_: int, curve: Curve) -> Floats:
+        curves = [curve.at_prior(prior) for prior in need.priors] if priors else [curve]
+        return np.min([sign * values(c) for c in curves], axis=0)
+
+    return of_threshold
+
+
+def _merit_of_sample_costs(task: Task, scores: Scores) -> Merit:
+    """The cost of a case, negative, from the samples themselves: smoothed counts do not tell whose cost it is."""
+    assert task.costs is not None
+    saved, positive = task.costs.passed - task.costs.alerted, scores.target == 1
+    priors = task.need.priors or (float(positive.mean()),)
+
+    def merit(index: int, curve: Curve) -> Floats:
+        def per_case(rows: NDArray[np.bool_]) -> Floats:
+            assert task.costs is not None
+            x = scores.log_odds[index, rows].astype(np.float64)
+            order = np.argsort(x)
+            above = np.append(np.cumsum(saved[rows][order][::-1])[::-1], 0.0)
+            return (task.costs.passed[rows].sum() - above[np.searchsorted(x[order], curve.threshold)]) / rows.sum()
+
+        of_positives, of_negatives = per_case(positive), per_case(~positive)
+        return np.min([-prior * of_positives - (1 - prior) * of_negatives for prior in priors], axis=0)
+
+    return merit
 
 
 def _between(lowest: float, log_odds: NDArray[np.floating]) -> float:

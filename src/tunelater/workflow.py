@@ -50,6 +50,7 @@ from tunelater.data.splits import Split, Splits, class_counts
 from tunelater.data.table_form import TableForm, prepare_table
 from tunelater.distributions import Lambda, Lambdas
 from tunelater.engines import Engine
+from tunelater.guarantee import check_enough, claims_of, problems_of_division
 from tunelater.intervals import Estimate
 from tunelater.models import TRUNKS, build, problems_of_images
 from tunelater.needs import Columns, Cost, Need, problems_of_needs
@@ -61,7 +62,7 @@ from tunelater.runs import Run, another_lives, building, output_problems, publis
 from tunelater.scoring import Scores, check_lambdas
 from tunelater.streaming import FoldedHistograms, HistogramGrid, load_shards, problems_of_rows
 from tunelater.training import problems_of_compiling, train
-from tunelater.tuning import select_from
+from tunelater.tuning import problems_of_guarantee, select_from
 
 GRID = 9
 """Values of each hyperparameter that are tried."""
@@ -206,6 +207,7 @@ def tune(
     force: bool = False,
     allow_test: bool = False,
     bootstrap: int | None = None,
+    guarantee: float | None = None,
     stream: bool | None = None,
     memory_mb: int = 1024,
     engine: str = "local",
@@ -231,10 +233,14 @@ def tune(
         out: where to write the operating point as JSON.
         allow_test: choose on the test rows of the table that the run was fitted on.
         bootstrap: intervals from so many resamples, and as many choices again; see `OperatingGrid.select`.
+        guarantee: the confidence, such as 0.9, at which the constraints are certified for future data; a part of the
+            rows then chooses, and the others certify. See `OperatingGrid.select` and `tunelater.guarantee`. Rows that
+            the training stopped on are no fresh ones: of another table they are left out, and where they are all there
+            is, a warning says so, which the certificate repeats.
         stream: whether scores are counted while rows stream by, in memory that does not depend on their number, and
             the point is chosen on histograms (`tunelater.streaming`); by default where the table takes more than
             `memory_mb`, or the engine is another than `local`.
-        memory_mb: bound on the histograms, MiB, in each process.
+        memory_mb: bound on the histograms, or on the scores held at a time, MiB, in each process.
         engine, address: as for `predict`.
         images: how image files are read, for a run on images.
         problems: what the caller found wrong already, to be told with the rest.
@@ -242,6 +248,7 @@ def tune(
     Raises:
         InputError: everything wrong with the arguments and the data.
         Infeasible: no operating point meets the constraints; the message says what is attainable.
+        Uncertified: the rows cannot certify the constraints; the message says how many could.
     """
     found, place, shards = Problems(), Engine(engine, address), shards_in(data)
     found.add(*problems, *place.problems())
@@ -250,14 +257,18 @@ def tune(
     asked: dict[str, Any] = {"maximize": maximize, "minimize": minimize, "cost": cost, "subject_to": subject_to}
     wrong = problems_of_needs(**asked, prior=prior)
     found.add(*wrong, *problems_of_draws(bootstrap=bootstrap))
+    found.add(*(problems_of_division(guarantee) if guarantee is not None else []))
     loaded = loaded_run(run, data, found)
     found.add(*problems_of_reading(loaded, images))
     streams = bool(shards)
+    lambdas: Lambdas = {}
     if loaded is not None:
         with problems_of(found):
-            lambdas: Lambdas = _grid(loaded, grid)
+            lambdas = _grid(loaded, grid)
         with problems_of(found):
             own, apart = ("test", ("train",)) if allow_test else ("validation", ("train", "test"))
+            if guarantee is not None and loaded.config.early_stopping is not None:
+                apart = (*apart, "validation")
             streams = streams or _streams(loaded, data, stream, place, memory_mb)
             named = Need.columns_named(cost, subject_to)
             if not streams:
@@ -265,12 +276,22 @@ def tune(
             if not wrong:
                 need = Need.of(**asked, prior=prior)
                 if streams:
-                    found.add(*problems_of_rows(need, bootstrap))
+                    found.add(*problems_of_rows(need, bootstrap, guarantee))
                 else:
                     weight = None if samples.weight is None else samples.weight.numpy()
-                    found.add(*need.problems_with(columns, samples.target.numpy(), weight, "choosing"))
+                    target = samples.target.numpy()
+                    found.add(*need.problems_with(columns, target, weight, "choosing"))
+                    found.add(*problems_of_guarantee(guarantee, need, target, weight, lambdas, memory_mb))
+            if guarantee is not None and not streams:
+                found.add(*_problems_of_groups(loaded, split))
     found.raise_if_any()
     assert loaded is not None
+    doubts: list[str] = []
+    if guarantee is not None:
+        check_enough(target, claims_of(need.constraints, columns), guarantee)
+        doubts = _doubts(loaded, split)
+        for doubt in doubts:
+            _warn(doubt)
     default = loaded.config.lambdas.median
     if streams:
         histograms = _histograms(loaded, data, shards, lambdas, apart, place, memory_mb)
@@ -285,12 +306,43 @@ def tune(
             default=default,
             simplest=simplest,
             bootstrap=bootstrap,
+            guarantee=guarantee,
+            memory_mb=memory_mb,
             **asked,
         )
+    if doubts and point.certificate is not None:
+        point = dataclasses.replace(point, certificate={**point.certificate, "doubts": doubts})
     if out is not None:
         with replacing(Path(out)) as partial:
             point.save(partial)
     return point
+
+
+def _problems_of_groups(run: Run, split: str) -> list[str]:
+    if split == "given" or not run.data.get("grouped"):
+        return []
+    return [
+        f"the run's {run.form.noun}s come in groups (of a patient, say), and those of a group resemble each other, but "
+        f"a guarantee counts independent {run.form.noun}s: give others, one of each group"
+    ]
+
+
+def _doubts(run: Run, split: str) -> list[str]:
+    """What is known to break what a guarantee supposes of the samples that it rests on."""
+    doubts, noun = [], run.form.noun
+    early = run.config.early_stopping
+    if split == "validation" and early is not None:
+        doubts.append(
+            f"the epoch to stop at was chosen by {early.metric} on these {noun}s, so that they are not as fresh as the "
+            f"guarantee supposes, and it may hold less often than stated; certify on {noun}s that the run was not "
+            "fitted on, or fit with early_stopping = false"
+        )
+    if split == "given" and run.data.get("grouped"):
+        doubts.append(
+            f"the run's {noun}s come in groups; if these do too (several of a patient, say), they are not independent, "
+            "and the guarantee is void: give one of each group"
+        )
+    return doubts
 
 
 def count(
