@@ -13,6 +13,7 @@ from numbers import Integral
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tunelater.calibration import BrierDecomposition, Reliability, brier_decomposition, reliability
 from tunelater.distributions import keyed_rng
 from tunelater.intervals import (
     Estimate,
@@ -94,6 +95,33 @@ def _problems_of_columns(need: Need, scores: Scores) -> list[str]:
         return [f"assessing needs the column {name!r}{did_you_mean(name, scores.columns)}" for name in absent]
     costs_alone = Need.of(cost=need.cost)
     return costs_alone.problems_with(scores.columns, scores.target, scores.weight, "assessing")
+
+
+def reliability_of(
+    point: OperatingPoint, scores: Scores, *, calibrated: bool = True
+) -> tuple[Reliability, BrierDecomposition]:
+    """How well a point's probabilities agree with labelled samples: the numbers of a reliability diagram, and the parts
+    of the Brier score.
+
+    The prior that the point was chosen for holds here too, and of a range its geometric middle: the classes are weighed
+    to it. Otherwise the samples count as they are.
+
+    Args:
+        scores: of one lambda, the point's (or a grid that contains it).
+        calibrated: whether by the point's calibration, if it has one; else by the link alone.
+
+    Raises:
+        InputError: scores of another model, of other lambdas or of one class.
+    """
+    problems = Problems()
+    index = _index(point, scores, problems)
+    problems.add(*problems_of_classes(scores, "assessing"))
+    problems.raise_if_any()
+    of = point.calibrated_log_odds if calibrated else point.log_odds
+    log_odds, target, weight = of(scores.log_odds[index], scores.prior), scores.target, scores.weight
+    if (prior := Need.read(point.needs).point_prior) is not None:
+        weight = prior_weight(target, weight, prior)
+    return reliability(log_odds, target, weight), brier_decomposition(log_odds, target, weight)
 
 
 def compare(
@@ -231,7 +259,7 @@ def problems_of_draws(confidence: float = 0.95, seed: int = 0, bootstrap: int | 
 
 def _losses(point: OperatingPoint, scores: Scores, row: int, name: str) -> Floats:
     """(N,) what each sample adds to the Brier score or log-loss, at the point's prior."""
-    log_odds = point.log_odds(scores.log_odds[row], scores.prior)
+    log_odds = point.calibrated_log_odds(scores.log_odds[row], scores.prior)
     return sample_scores(log_odds, Labels.of(scores.target).sign)[metric(name).proper].numpy()
 
 
@@ -296,7 +324,7 @@ def _at_prior(
     uncertain too; at a stated prior it is fixed.
     """
     target = scores.target
-    log_odds = point.log_odds(scores.log_odds[index], scores.prior)
+    log_odds = point.calibrated_log_odds(scores.log_odds[index], scores.prior)
     weight = np.ones(len(target)) if scores.weight is None else scores.weight
     alerts = point.decide(scores.log_odds[index], scores.prior)
     tail = (1 - confidence) / 2 * 100
@@ -318,9 +346,11 @@ def _at_prior(
     drawn: Mapping[str, Floats] = {}
     if bootstrap is not None:
         wanted = {name: metric(name) for name in WITH_INTERVALS}
-        drawn = _resampled(log_odds, alerts, target, weight, prior, names, wanted | of_lambda, int(bootstrap), seed)
+        of = scores.log_odds[index], log_odds
+        drawn = _resampled(of, alerts, target, weight, prior, names, wanted | of_lambda, int(bootstrap), seed)
     elif of_lambda:
-        drawn = _resampled(log_odds, alerts, target, weight, prior, {}, of_lambda, RESAMPLES, seed)
+        of = scores.log_odds[index], log_odds
+        drawn = _resampled(of, alerts, target, weight, prior, {}, of_lambda, RESAMPLES, seed)
     return out | {name: _within(values_of[name], draws, tail) for name, draws in drawn.items()}
 
 
@@ -373,7 +403,7 @@ def resamples(target: NDArray, weight: Floats, n: int, seed: int) -> Iterator[Fl
 
 
 def _resampled(
-    log_odds: Floats,
+    ranked_and_probable: tuple[NDArray[np.floating], Floats],
     alerts: NDArray[np.bool_],
     target: NDArray,
     weight: Floats,
@@ -383,9 +413,14 @@ def _resampled(
     n: int,
     seed: int,
 ) -> dict[str, Floats]:
-    """(n,) values of each metric on `resamples`."""
+    """(n,) values of each metric on `resamples`.
+
+    Args:
+        ranked_and_probable: (N,) log-odds that rank, and those that probabilities come from: calibration may tie them.
+    """
     labels = Labels.of(target)
-    ranking, losses = Ranking(log_odds, labels), [loss.numpy() for loss in sample_scores(log_odds, labels.sign)]
+    ranked, probable = ranked_and_probable
+    ranking, losses = Ranking(ranked, labels), [loss.numpy() for loss in sample_scores(probable, labels.sign)]
     cells, whole = np.empty((4, n)), np.empty((len(of_lambda), n))
     for i, drawn in enumerate(resamples(target, weight, n, seed)):
         w = drawn if prior is None else prior_weight(target, drawn, prior)

@@ -39,7 +39,7 @@ from scipy.special import expit, gammaln, xlog1py, xlogy
 from tunelater.distributions import keyed_rng
 from tunelater.intervals import PSEUDO, effective_size, problems_of_confidence
 from tunelater.losses import logit
-from tunelater.metrics import Floats, Labels, check_scores, per_lambda, proper_scores
+from tunelater.metrics import Floats, Labels, check_scores, per_lambda, prior_weight, proper_scores
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems, did_you_mean
 from tunelater.scoring import Scores
 
@@ -64,6 +64,10 @@ class CalibrationMap(ABC):
     @abstractmethod
     def _fitted(cls, log_odds: Floats, target: NDArray, weight: Floats) -> CalibrationMap:
         """From (N,) sound samples of both classes with weights above 0."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its kind and parameters, as JSON holds them exactly; `map_of` is the inverse."""
+        return {"kind": self.kind, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}}  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -208,14 +212,59 @@ def fit_calibration(
         DoubtfulInputWarning: few samples of a class for the kind, or scores that rank the classes the wrong way, which
             makes the map constant.
     """
-    problems = _problems_of_kind(kind)
+    problems = problems_of_kind(kind)
     log_odds, target, weight = _samples(log_odds, target, weight, problems)
     fitted = KINDS[kind]._fitted(*_counted(log_odds, target, weight))
     _warn_if_doubtful([fitted], target, weight)
     return fitted
 
 
-def _problems_of_kind(kind: object) -> list[str]:
+def fit_at_prior(
+    kind: str, log_odds: Floats, target: NDArray, weight: NDArray[np.floating] | None, prior: float
+) -> CalibrationMap:
+    """As `fit_calibration`, where a share `prior` of the cases is positive: the map takes and gives log-odds for it.
+
+    The samples of each class are weighed to that share. Nothing is checked and nothing warned of, so that it may be
+    fitted as often as there are folds or resamples (`warn_if_few` is the warning).
+
+    Args:
+        log_odds: (N,) for that share.
+        weight: (N,), some of each class above 0; None counts all alike.
+    """
+    counted = _counted(np.asarray(log_odds, np.float64), target, prior_weight(target, weight, prior))
+    return KINDS[kind]._fitted(*counted)
+
+
+def warn_if_few(fitted: CalibrationMap, target: NDArray, weight: NDArray[np.floating] | None) -> None:
+    """The warning of `fit_calibration`, for a map of `fit_at_prior`."""
+    _warn_if_doubtful([fitted], target, np.ones(len(target)) if weight is None else np.asarray(weight, np.float64))
+
+
+def map_of(raw: object) -> CalibrationMap:
+    """The calibration map of what `CalibrationMap.to_dict` gave.
+
+    Raises:
+        InputError: an unknown kind, parameters that are absent, unknown or out of range.
+    """
+    if not isinstance(raw, Mapping) or "kind" not in raw:
+        raise InputError(f"a calibration map is an object with its kind and parameters, got {raw!r:.80}")
+    if problems := problems_of_kind(raw["kind"]):
+        raise InputError(problems)
+    values = {name: value for name, value in raw.items() if name != "kind"}
+    if problems := _problems_of_names(raw["kind"], values, f"a {raw['kind']} map"):
+        raise InputError(problems)
+    return KINDS[raw["kind"]](**values)
+
+
+def _problems_of_names(kind: str, values: Mapping[str, Any], what: str) -> list[str]:
+    names = {field.name for field in dataclasses.fields(KINDS[kind])}  # type: ignore[arg-type]
+    if values.keys() == names:
+        return []
+    return [f"{what} has {', '.join(sorted(names))}; got {', '.join(map(str, values))}"]
+
+
+def problems_of_kind(kind: object) -> list[str]:
+    """What keeps a calibration from being of a kind."""
     if isinstance(kind, str) and kind in KINDS:
         return []
     return [f"there is no calibration {kind!r}{did_you_mean(str(kind), KINDS)}"]
@@ -257,7 +306,7 @@ def _warn_if_doubtful(maps: Sequence[CalibrationMap], target: NDArray, weight: F
         other = " or calibrate by 'platt'" if kind is not Platt else ""
         told.append(
             f"{kind.kind!r} calibration wants {kind.fewest} or more samples of each class, got {n:.0f} of class {c}: "
-            f"trust the link{other}"
+            f"with fewer it may add more noise than it mends; trust the link{other}"
         )
     level = sum(float(np.ptp(m([-1e3, 1e3]))) == 0 for m in maps)
     if level:
@@ -421,7 +470,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         problems = Problems()
-        problems.add(*_problems_of_kind(self.kind))
+        problems.add(*problems_of_kind(self.kind))
         problems.check(len(self.maps) > 0, "a calibration has one or more maps, got none")
         sizes = f"{len(self.maps)} maps for {len(self.lambdas)} lambdas"
         problems.check(len(self.maps) == len(self.lambdas), f"a calibration has one map for each lambda, got {sizes}")
@@ -444,7 +493,7 @@ class Calibration:
             DoubtfulInputWarning: as `fit_calibration`, once for all lambdas.
         """
         problems = Problems()
-        problems.add(*_problems_of_kind(kind), *_problems_of_classes(scores))
+        problems.add(*problems_of_kind(kind), *_problems_of_classes(scores))
         problems.raise_if_any()
         maps, prior = _fitted(kind, scores, np.arange(len(scores.target)))
         _warn_if_doubtful(maps, scores.target, _weights(scores))
@@ -588,15 +637,13 @@ def _maps_of(kind: Any, raw: Any, problems: Problems) -> list[CalibrationMap]:
         isinstance(kind, str) and kind in KINDS and isinstance(raw, list) and all(isinstance(m, dict) for m in raw)
     ):
         return []
-    made = KINDS[kind]
-    names = {field.name for field in dataclasses.fields(made)}  # type: ignore[arg-type]
     maps = []
     for i, values in enumerate(raw):
-        if values.keys() != names:
-            problems.add(f"map {i} of a {kind} calibration has {', '.join(sorted(names))}; got {', '.join(values)}")
+        if wrong := _problems_of_names(kind, values, f"map {i} of a {kind} calibration"):
+            problems.add(*wrong)
             continue
         try:
-            maps.append(made(**values))
+            maps.append(KINDS[kind](**values))
         except InputError as error:
             problems.add(*(f"map {i}: {problem}" for problem in error.problems))
     return maps
@@ -624,7 +671,7 @@ def calibrated(scores: Scores, kind: str, *, folds: int = 5, seed: int = 0) -> S
         DoubtfulInputWarning: as `fit_calibration`, once.
     """
     problems = Problems()
-    problems.add(*_problems_of_kind(kind), *_problems_of_classes(scores))
+    problems.add(*problems_of_kind(kind), *_problems_of_classes(scores))
     sound = isinstance(folds, Integral) and not isinstance(folds, bool) and folds >= 2
     problems.check(sound, f"cross-fitting needs 2 folds or more, got {folds!r}")
     weight = _weights(scores)
@@ -937,10 +984,7 @@ def draw_reliability(
     path = Path(path)
     series = {"": of} if isinstance(of, Reliability) else dict(of)
     problems = Problems()
-    if importlib.util.find_spec("matplotlib") is None:
-        problems.add("a reliability diagram needs matplotlib: pip install 'tunelater[demo]'")
-    formats = (".png", ".pdf", ".svg")
-    problems.check(path.suffix in formats, f"a diagram's file ends in {', '.join(formats)}, got {path.name!r}")
+    problems.add(*problems_of_diagram(path))
     scales = ("linear", "logit")
     if scale not in scales:
         problems.add(f"there is no scale {scale!r}{did_you_mean(str(scale), scales)}")
@@ -972,6 +1016,16 @@ def draw_reliability(
     file = io.BytesIO()
     figure.savefig(file, format=path.suffix[1:])
     path.write_bytes(file.getvalue())
+
+
+def problems_of_diagram(path: Path) -> list[str]:
+    """What keeps a diagram from being drawn into a file of that name."""
+    problems = Problems()
+    if importlib.util.find_spec("matplotlib") is None:
+        problems.add("a reliability diagram needs matplotlib: pip install 'tunelater[demo]'")
+    formats = (".png", ".pdf", ".svg")
+    problems.check(path.suffix in formats, f"a diagram's file ends in {', '.join(formats)}, got {path.name!r}")
+    return list(problems)
 
 
 def _limits(all_series: Iterable[Reliability]) -> tuple[float, float]:

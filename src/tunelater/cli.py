@@ -19,9 +19,11 @@ from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 
 if TYPE_CHECKING:
     from tunelater.adaptation import Adaptation
+    from tunelater.calibration import BrierDecomposition, CalibrationMap, Reliability
     from tunelater.config import Config, FiLMConfig
     from tunelater.data.image_form import ImageSource
     from tunelater.points import OperatingPoint
+    from tunelater.workflow import Evaluation
 
 app = typer.Typer(
     name="tunelater",
@@ -370,6 +372,14 @@ def tune(
             show_default=False,
         ),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="platt|beta|isotonic",
+            help="Calibrate the point's probabilities, on the same rows; decisions stay as they are.",
+            show_default=False,
+        ),
+    ] = None,
     stream: Annotated[
         bool | None,
         typer.Option(
@@ -418,6 +428,7 @@ def tune(
                 allow_test=allow_test,
                 bootstrap=bootstrap,
                 guarantee=guarantee,
+                calibrate=calibrate,
                 stream=stream,
                 memory_mb=memory,
                 engine=engine,
@@ -475,6 +486,13 @@ def evaluate(
     data: DataArgument,
     at: At,
     bootstrap: Bootstrap = None,
+    reliability: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FIGURE", help="Where to draw a reliability diagram: .png, .pdf or .svg.", show_default=False
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is already at --reliability.")] = False,
     paths: Paths = None,
     images: ImageFolder = None,
     on_bad: OnBad = "raise",
@@ -490,9 +508,14 @@ def evaluate(
         from tunelater.workflow import evaluation
 
         with _decoding(path=paths, folder=images, on_bad=on_bad, max_pixels=max_pixels, cache=cache) as source:
-            done = evaluation(run, data, at=at, bootstrap=bootstrap, images=source)
+            done = evaluation(
+                run, data, at=at, bootstrap=bootstrap, reliability=reliability, force=force, images=source
+            )
         title = f"Operating point {at} on {done.n} {done.split} {done.noun}s of {data}, {done.n_positive} positive"
         _print_estimates(title, done.point, done.estimates)
+        _print_reliability(done)
+        if reliability is not None:
+            typer.echo(f"Reliability diagram: {reliability}")
 
 
 @app.command(
@@ -1076,6 +1099,13 @@ def _print_point(point: OperatingPoint) -> None:
         )
     if point.against_default is not None:
         typer.echo(f"{point.against_default.sentence[0].upper()}{point.against_default.sentence[1:]}.")
+    if point.calibration is not None:
+        typer.echo(
+            f"Probabilities are calibrated ({_told_calibration(point.calibration)}) on the same samples, which "
+            "flatters their Brier score and log-loss."
+            + (" The honest ones are of maps fitted without the samples that they tell of." if point.honest else "")
+            + " Decisions are taken on the link's log-odds, as without."
+        )
     _warn_of_extrapolation(point)
 
 
@@ -1120,14 +1150,43 @@ def _print_change(done: Adaptation) -> None:
     Console().print(table)
 
 
+def _told_calibration(calibration: CalibrationMap) -> str:
+    """In words; of an isotonic map, how much of it is flat."""
+    if not isinstance(knots := getattr(calibration, "values", None), tuple):
+        return calibration.kind
+    return f"{calibration.kind}, {_counted(len(set(knots)), 'level')}: samples of one level share a probability"
+
+
+def _print_reliability(done: Evaluation) -> None:
+    """Expected calibration error, beside what chance gives, and the parts of the Brier score."""
+
+    def told(of: Reliability, brier: BrierDecomposition) -> str:
+        return (
+            f"expected calibration error {of.ece:.4f} in {_counted(len(of.n), 'bin')} of equal weight "
+            f"({of.ece_if_calibrated:.4f} by chance, were every probability right); Brier score {brier.brier:.4f} = "
+            f"reliability {brier.miscalibration:.4f} - resolution {brier.discrimination:.4f} + uncertainty "
+            f"{brier.uncertainty:.4f}"
+        )
+
+    calibration = done.point.calibration
+    typer.echo(f"Probabilities{f', {calibration.kind}' if calibration else ''}: {told(done.reliability, done.brier)}.")
+    if done.of_link is not None:
+        typer.echo(f"Without calibration: {told(*done.of_link)}.")
+
+
 def _print_estimates(
     title: str, point: OperatingPoint, estimates: dict[str, Any], honest: dict[str, Any] | None = None
 ) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from tunelater.points import sigmoid
+
     lam = ", ".join(f"{name} {value:.4g}" for name, value in point.lam.items()) or "none"
     threshold = f"probability >= {point.threshold:.4g}"
+    if point.calibration is not None:
+        calibrated = sigmoid(float(point.calibration(point.log_odds_threshold)))
+        threshold = f"the link's {threshold}, calibrated {calibrated:.4g}"
     if not SATURATES < point.threshold < 1 - SATURATES:
         threshold += f" (log-odds >= {point.log_odds_threshold:.4g}, on which rows are decided)"
     typer.echo(f"{title}\nlambda: {lam}; threshold: {threshold} at prior {point.prior:.4g}")

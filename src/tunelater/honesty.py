@@ -98,10 +98,13 @@ class Decided:
 
     alerts: NDArray[np.bool_]
     log_odds: NDArray[np.float32]
+    calibrated: NDArray[np.float32] | None = None
+    """The same log-odds calibrated, at the point's prior, where probabilities are."""
 
     @classmethod
-    def empty(cls, b: int, n: int) -> Decided:
-        return cls(np.zeros((b, n), bool), np.zeros((b, n), np.float32))
+    def empty(cls, b: int, n: int, *, calibrated: bool = False) -> Decided:
+        more = np.zeros((b, n), np.float32) if calibrated else None
+        return cls(np.zeros((b, n), bool), np.zeros((b, n), np.float32), more)
 
 
 def figures(
@@ -159,7 +162,10 @@ def _of_groups(task: Task, scores: Scores) -> list[tuple[str, ThresholdMetric, N
 
 def _losses(task: Task, decided: Decided) -> dict[str, Floats]:
     """(B, N) what samples add to each metric that is a mean over them."""
-    log_odds = decided.log_odds.astype(np.float64) - task.half
+    if decided.calibrated is None:
+        log_odds = decided.log_odds.astype(np.float64) - task.half
+    else:
+        log_odds = decided.calibrated.astype(np.float64)
     brier, log_loss = (loss.numpy() for loss in sample_scores(log_odds, task.labels.sign))
     out = {"brier": brier, "log_loss": log_loss}
     return out if task.costs is None else out | {"cost": task.costs.of(decided.alerts)}

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
+from tunelater.calibration import CalibrationMap, map_of
 from tunelater.intervals import Estimate
 from tunelater.losses import logit
 from tunelater.metrics import Floats
@@ -82,10 +84,25 @@ class OperatingPoint:
     certificate: Mapping[str, Any] | None = None
     """Where constraints were certified: what `tunelater.guarantee.Certificate.from_dict` reads. `metrics` are then
     those of the samples that certified, on which nothing was chosen, and `honest` is empty."""
+    calibration: CalibrationMap | None = None
+    """What makes the link's log-odds at `prior` into calibrated ones, if that was asked for. It never falls, so that it
+    changes no ranking and no decision: these stay on the link's log-odds, and so does the threshold. Probabilities,
+    Brier score and log-loss are the calibrated ones."""
 
     def log_odds(self, log_odds: NDArray[np.floating], prior: float) -> Floats:
-        """(N,) log-odds at the point's prior, float64, from those at `lam` for a share `prior` of positives."""
+        """(N,) the link's log-odds at the point's prior, float64, from those at `lam` for a share `prior` of
+        positives."""
         return log_odds.astype(np.float64) + (logit(self.prior) - logit(prior))
+
+    def calibrated_log_odds(self, log_odds: NDArray[np.floating], prior: float) -> Floats:
+        """(N,) as `log_odds`, and calibrated; the same where the point has no calibration."""
+        moved = self.log_odds(log_odds, prior)
+        return moved if self.calibration is None else self.calibration(moved)
+
+    def probability(self, log_odds: NDArray[np.floating], prior: float) -> Floats:
+        """(N,) probabilities of being positive at the point's prior, calibrated if the point is, from log-odds at `lam`
+        for a share `prior` of positives."""
+        return expit(self.calibrated_log_odds(log_odds, prior))
 
     def decide(self, log_odds: NDArray[np.floating], prior: float) -> NDArray[np.bool_]:
         """Which samples to alert on, from their log-odds at `lam` for a share `prior` of positives."""
@@ -93,7 +110,9 @@ class OperatingPoint:
 
     def to_json(self) -> str:
         """The point as JSON, readable by `from_json` and by other programs."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2, allow_nan=False) + "\n"
+        raw = {"format": FORMAT, **dataclasses.asdict(self)}
+        raw["calibration"] = None if self.calibration is None else self.calibration.to_dict()
+        return json.dumps(raw, indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, fits: Fits | None = None) -> OperatingPoint:
@@ -127,6 +146,8 @@ class OperatingPoint:
         if against := raw.get("against_default"):
             told = {f.name: against.get(f.name) for f in dataclasses.fields(AgainstDefault)}
             values["against_default"] = AgainstDefault(**told | {"difference": Estimate(*told["difference"])})
+        if (calibration := raw.get("calibration")) is not None:
+            values["calibration"] = map_of(calibration)
         return cls(**values)
 
     def save(self, path: str | Path) -> None:
@@ -200,6 +221,11 @@ def _problems_of_point(raw: Mapping[str, Any], fits: Fits | None) -> list[str]:
             problems.check(holds(raw[name]), f"{name!r} of an operating point is {rule}, got {raw[name]!r}")
         else:
             problems.check(name in optional, f"the operating point lacks {name!r}")
+    if raw.get("calibration") is not None:
+        try:
+            map_of(raw["calibration"])
+        except InputError as error:
+            problems.add(*(f"'calibration' of an operating point: {problem}" for problem in error.problems))
     if fits is not None and all(name in raw and rules[name][1](raw[name]) for name in ("model", "lam")):
         problems.add(*fits(raw["model"], raw["lam"]))
     if not problems and abs(sigmoid(raw["log_odds_threshold"]) - raw["threshold"]) > 1e-6:

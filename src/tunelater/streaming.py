@@ -10,8 +10,8 @@ log-odds apart by default. Metrics of a whole lambda (AUC, Brier score, ...) are
 says. A deployment prior, or a range, only weighs the counts anew.
 
 What histograms cannot say, since no sample is left in them: costs that are columns, constraints in every value of a
-column, and the bootstrap. Two lambdas' decisions on the same sample are not known either; they are compared in pairs
-fold by fold.
+column, calibration, and the bootstrap. Two lambdas' decisions on the same sample are not known either; they are
+compared in pairs fold by fold.
 
 Shapes: L lambdas, K folds, M filled bins, each of one class.
 """
@@ -235,7 +235,9 @@ class HistogramGrid:
         return _Choosing(self.histograms, need, self.default, simplest, confidence, seed).point()
 
 
-def problems_of_rows(need: Need, bootstrap: int | None = None, guarantee: float | None = None) -> list[str]:
+def problems_of_rows(
+    need: Need, bootstrap: int | None = None, guarantee: float | None = None, calibrate: str | None = None
+) -> list[str]:
     """What a need asks of rows, which histograms do not have."""
     whole = "choose on rows that fit in memory (--whole)"
     problems = Problems()
@@ -245,6 +247,10 @@ def problems_of_rows(need: Need, bootstrap: int | None = None, guarantee: float 
     problems.check(bootstrap is None, f"a bootstrap draws rows, which histograms do not keep: leave it out, or {whole}")
     problems.check(
         guarantee is None, f"a guarantee divides the rows and counts them, which histograms do not keep: {whole}"
+    )
+    problems.check(
+        calibrate is None,
+        f"a calibration is fitted to rows, which histograms do not keep: leave --calibrate (calibrate) out, or {whole}",
     )
     return list(problems)
 

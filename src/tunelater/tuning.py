@@ -28,6 +28,7 @@ from tunelater.assessment import (
     problems_of_draws,
     worst,
 )
+from tunelater.calibration import CalibrationMap, fit_at_prior, problems_of_kind, warn_if_few
 from tunelater.distributions import Lambda, Lambdas, at
 from tunelater.guarantee import Claim, Merit, claims_of, guaranteed, parts, problems_of_claims, problems_of_division
 from tunelater.honesty import (
@@ -112,6 +113,7 @@ class OperatingGrid:
         seed: int = 0,
         bootstrap: int | None = None,
         guarantee: float | None = None,
+        calibrate: str | None = None,
     ) -> OperatingPoint:
         """The best operating point for a need (`tunelater.needs` has the vocabulary).
 
@@ -136,20 +138,44 @@ class OperatingGrid:
                 `tunelater.guarantee` says what that means and supposes. A part of the samples then chooses, and the
                 others certify; `metrics` are those of the latter, without what `honest` corrects, and `simplest` does
                 nothing. Of a metric of a whole lambda, the threshold is the certified one nearest to probability 0.5.
+            calibrate: `platt`, `beta` or `isotonic`: fit such a map (`tunelater.calibration`) to the samples at the
+                lambda chosen and the point's prior, and keep it on the point. Lambda and threshold are chosen on the
+                link's log-odds, as without: a map that never falls changes no ranking, so that any decision is still to
+                be had. Brier score and log-loss in `metrics` are of probabilities calibrated on the same samples; in
+                `honest` maps are fitted again without each fold (or in each resample).
 
         Raises:
             InputError: no objective or several, unknown metrics, constraints that do not read, columns that are absent
-                or that no cost or subgroup can be had of, a confidence or seed out of range.
+                or that no cost or subgroup can be had of, a confidence or seed out of range, an unknown calibration.
             Infeasible: no operating point meets the constraints; says what is attainable.
             Uncertified: with a guarantee, the samples cannot certify the constraints; says how many could.
+
+        Warns:
+            DoubtfulInputWarning: few samples of a class for the calibration, or ranked the wrong way.
         """
         found = problems_of_draws(confidence, seed, bootstrap) + _problems_of_confidence(guarantee)
+        found += problems_of_calibrating(calibrate, guarantee)
         need = Need.of(
             maximize=maximize, minimize=minimize, cost=cost, subject_to=subject_to, prior=self.prior, found=found
         )
         s = self.scores
         source = _Source(lambda _: s, s.lambdas, len(s), len(s))
-        return _Choosing(source, need, self.default, simplest, confidence, seed, bootstrap, guarantee).point()
+        return _Choosing(
+            source, need, self.default, simplest, confidence, seed, bootstrap, guarantee, calibrate
+        ).point()
+
+
+def problems_of_calibrating(calibrate: object, guarantee: object = None) -> list[str]:
+    """What keeps a point from being calibrated so; None is not at all."""
+    if calibrate is None:
+        return []
+    problems = problems_of_kind(calibrate)
+    if guarantee is not None:
+        problems.append(
+            f"a guarantee holds for a point as it was certified, with nothing fitted to the rows that certify: leave "
+            f"--calibrate (calibrate) out, or --guarantee (guarantee), got {calibrate!r} and {guarantee!r}"
+        )
+    return problems
 
 
 def select_from(
@@ -163,6 +189,7 @@ def select_from(
     simplest: bool = True,
     bootstrap: int | None = None,
     guarantee: float | None = None,
+    calibrate: str | None = None,
     memory_mb: int = 1024,
     **need: object,
 ) -> OperatingPoint:
@@ -180,6 +207,7 @@ def select_from(
         InputError, Infeasible, Uncertified: as `OperatingGrid` and its `select`.
     """
     found = problems_of_draws(0.95, 0, bootstrap) + _problems_of_default(default, lambdas)
+    found += problems_of_calibrating(calibrate, guarantee)
     size = max((len(values) for values in lambdas.values()), default=1)
     found += _problems_of_confidence(guarantee) + _problems_of_room(guarantee, size, n, memory_mb)
     wanted = Need.of(prior=prior, found=found, **need)  # type: ignore[arg-type]
@@ -190,7 +218,7 @@ def select_from(
         return OperatingGrid(part, prior, allow_test).scores
 
     source = _Source(scored, lambdas, size, at_once)
-    return _Choosing(source, wanted, default, simplest, 0.95, 0, bootstrap, guarantee).point()
+    return _Choosing(source, wanted, default, simplest, 0.95, 0, bootstrap, guarantee, calibrate).point()
 
 
 def problems_of_guarantee(
@@ -286,6 +314,7 @@ class _Choosing:
     seed: int
     bootstrap: int | None
     guarantee: float | None = None
+    calibrate: str | None = None
 
     def point(self) -> OperatingPoint:
         """The operating point, with all that it tells."""
@@ -314,6 +343,10 @@ class _Choosing:
         point, row = self._point(task, int(chosen), float(on_all.lowest[chosen, 0]))
         if chosen != best:
             point = dataclasses.replace(point, simpler_than=at(self.source.lambdas, int(best)))
+        if self.calibrate is not None:
+            fitted = self._map(row.log_odds[0], task, task.weight)
+            warn_if_few(fitted, scores.target, scores.weight)
+            point = dataclasses.replace(point, calibration=fitted)
         point = dataclasses.replace(point, metrics=self._estimates(point, row))
         if folds is not None:
             arms = self._arms(without[0], rule, default, folds, kept=chosen == default)
@@ -334,6 +367,12 @@ class _Choosing:
         for _, scores in self.source.parts():
             found += per_lambda(_judge(task, scores, weightings), len(scores))
         return [Choices.stack(each) for each in zip(*found, strict=True)]
+
+    def _map(self, row: NDArray[np.floating], task: Task, weight: NDArray[np.floating]) -> CalibrationMap:
+        """The calibration of a lambda's (N,) log-odds, at the point's prior, by samples of those weights."""
+        assert self.calibrate is not None
+        target = (task.labels.sign < 0).astype(np.int8)
+        return fit_at_prior(self.calibrate, row.astype(np.float64) - task.half, target, weight, task.deployment_prior)
 
     def _error_of_best(self, task: Task, choices: Choices) -> float | None:
         """The standard error of a metric of the whole lambda, at its best lambda; None for others, whose choices have
@@ -404,8 +443,11 @@ class _Choosing:
         j = np.arange(without.merit.shape[1])
         chosen, best = pick(without, rule)
         ways = [chosen, np.full(len(j), default), *([best] if kept else [])]
-        shape = folds.of_sample.shape
-        return [_Arm(lam, without.lowest[lam, j], Decided.empty(*shape)) for lam in ways]
+        shape, first = folds.of_sample.shape, self.calibrate is not None
+        arms = []
+        for i, lam in enumerate(ways):
+            arms.append(_Arm(lam, without.lowest[lam, j], Decided.empty(*shape, calibrated=first and i == 0)))
+        return arms
 
     def _decide(self, arms: Sequence[_Arm], folds: Folds, task: Task) -> None:
         """Each fold is decided by what was chosen without it."""
@@ -418,6 +460,9 @@ class _Choosing:
                         threshold = _between(arm.lowest[r], row[~held & (task.weight > 0)])
                         arm.decided.alerts[b, held] = row[held] >= threshold
                         arm.decided.log_odds[b, held] = row[held]
+                        if arm.decided.calibrated is not None:
+                            calibrated = self._map(row, task, np.where(held, 0.0, task.weight))
+                            arm.decided.calibrated[b, held] = calibrated(row[held].astype(np.float64) - task.half)
 
     def _corrected(
         self, point: OperatingPoint, task: Task, scores: Scores, arms: Sequence[_Arm], default: int
@@ -428,7 +473,8 @@ class _Choosing:
         if self.source.size > 1:
             first = arms[2] if len(arms) == 3 else arms[0]
             lam = at(self.source.lambdas, default)
-            decided = first.decided, arms[1].decided
+            uncalibrated = dataclasses.replace(first.decided, calibrated=None)  # as the default's decisions are
+            decided = uncalibrated, arms[1].decided
             against = against_default(task, scores, *decided, lam, kept=len(arms) == 3, **told)  # type: ignore[arg-type]
         return dataclasses.replace(point, honest=honest, against_default=against)
 
@@ -447,7 +493,11 @@ class _Choosing:
                     for some in np.array_split(mine := np.flatnonzero(lam == i), math.ceil(len(mine) / 64)):
                         weights = np.ascontiguousarray(w.values[:, some].T)
                         limits = [_between(lowest[r], row[v > 0]) for r, v in zip(some, weights, strict=True)]
-                        decided = Decided(row >= np.array(limits)[:, None], np.broadcast_to(row, weights.shape))
+                        decided = Decided(
+                            row >= np.array(limits)[:, None],
+                            np.broadcast_to(row, weights.shape),
+                            None if self.calibrate is None else self._calibrated(row, task, weights),
+                        )
                         for prior in self.need.priors or (None,):
                             there, here = of_priors.setdefault(prior, ([], []))
                             there.append(figures(task, scores, decided, weights, prior))
@@ -457,6 +507,11 @@ class _Choosing:
             for there, here in of_priors.values()
         ]
         return {name: worst(name, [each[name] for each in told]) for name in told[0]}
+
+    def _calibrated(self, row: NDArray[np.floating], task: Task, weights: NDArray[np.floating]) -> NDArray[np.float32]:
+        """(R, N) a lambda's log-odds calibrated by each of some resamples."""
+        log_odds = row.astype(np.float64) - task.half
+        return np.stack([self._map(row, task, w)(log_odds) for w in weights]).astype(np.float32)
 
     # --------------------------------------------------------------------------------------- what is attainable
 

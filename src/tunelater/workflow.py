@@ -31,7 +31,8 @@ import torch
 from numpy.typing import NDArray
 
 from tunelater import recipes, vision
-from tunelater.assessment import assess, problems_of_draws
+from tunelater.assessment import assess, problems_of_draws, reliability_of
+from tunelater.calibration import BrierDecomposition, Reliability, draw_reliability, problems_of_diagram
 from tunelater.config import Config
 from tunelater.counting import count as count_scores
 from tunelater.data.benchmarks import is_image
@@ -62,7 +63,7 @@ from tunelater.runs import Run, another_lives, building, output_problems, publis
 from tunelater.scoring import Scores, check_lambdas
 from tunelater.streaming import FoldedHistograms, HistogramGrid, load_shards, problems_of_rows
 from tunelater.training import problems_of_compiling, train
-from tunelater.tuning import problems_of_guarantee, select_from
+from tunelater.tuning import problems_of_calibrating, problems_of_guarantee, select_from
 
 GRID = 9
 """Values of each hyperparameter that are tried."""
@@ -208,6 +209,7 @@ def tune(
     allow_test: bool = False,
     bootstrap: int | None = None,
     guarantee: float | None = None,
+    calibrate: str | None = None,
     stream: bool | None = None,
     memory_mb: int = 1024,
     engine: str = "local",
@@ -237,6 +239,8 @@ def tune(
             rows then chooses, and the others certify. See `OperatingGrid.select` and `tunelater.guarantee`. Rows that
             the training stopped on are no fresh ones: of another table they are left out, and where they are all there
             is, a warning says so, which the certificate repeats.
+        calibrate: `platt`, `beta` or `isotonic`: calibrate the probabilities of the point by such a map, fitted to the
+            same rows at its lambda and prior. Decisions stay on the link's log-odds, which it never turns around.
         stream: whether scores are counted while rows stream by, in memory that does not depend on their number, and
             the point is chosen on histograms (`tunelater.streaming`); by default where the table takes more than
             `memory_mb`, or the engine is another than `local`.
@@ -256,7 +260,7 @@ def tune(
         found.add(*problems_of_point_file(Path(out), data, force))
     asked: dict[str, Any] = {"maximize": maximize, "minimize": minimize, "cost": cost, "subject_to": subject_to}
     wrong = problems_of_needs(**asked, prior=prior)
-    found.add(*wrong, *problems_of_draws(bootstrap=bootstrap))
+    found.add(*wrong, *problems_of_draws(bootstrap=bootstrap), *problems_of_calibrating(calibrate, guarantee))
     found.add(*(problems_of_division(guarantee) if guarantee is not None else []))
     loaded = loaded_run(run, data, found)
     found.add(*problems_of_reading(loaded, images))
@@ -276,7 +280,7 @@ def tune(
             if not wrong:
                 need = Need.of(**asked, prior=prior)
                 if streams:
-                    found.add(*problems_of_rows(need, bootstrap, guarantee))
+                    found.add(*problems_of_rows(need, bootstrap, guarantee, calibrate))
                 else:
                     weight = None if samples.weight is None else samples.weight.numpy()
                     target = samples.target.numpy()
@@ -307,6 +311,7 @@ def tune(
             simplest=simplest,
             bootstrap=bootstrap,
             guarantee=guarantee,
+            calibrate=calibrate,
             memory_mb=memory_mb,
             **asked,
         )
@@ -401,6 +406,12 @@ class Evaluation:
     n_positive: int
     noun: str
     """Of one of them: row or image."""
+    reliability: Reliability
+    """How well the point's probabilities agree with the rows, at the point's prior if one was stated."""
+    brier: BrierDecomposition
+    """The parts of their Brier score."""
+    of_link: tuple[Reliability, BrierDecomposition] | None
+    """Both without the point's calibration; None where it has none."""
 
 
 def evaluate(
@@ -434,10 +445,27 @@ def evaluation(
     *,
     at: OperatingPoint | str | Path,
     bootstrap: int | None = None,
+    reliability: str | Path | None = None,
+    force: bool = False,
     images: ImageSource | None = None,
 ) -> Evaluation:
-    """As `evaluate`, and the rows that it was done on."""
+    """As `evaluate`, with the rows that it was done on, and how well calibrated the probabilities are.
+
+    Args:
+        reliability: where to draw a reliability diagram: .png, .pdf or .svg. Of a calibrated point it has the link's
+            probabilities too.
+        force: replace what is there.
+
+    Raises:
+        InputError: as `evaluate`, and Matplotlib that is missing, or a place where no diagram may be written.
+    """
     found = Problems()
+    if reliability is not None:
+        found.add(*problems_of_diagram(Path(reliability)))
+        if any(_same_place(Path(reliability), path) for path in (data, run, at)):
+            found.add(f"{reliability} is what evaluating reads, which is not replaced; name another place")
+        else:
+            found.add(*output_problems(reliability, force=force, folder=False))
     found.add(*problems_of_draws(bootstrap=bootstrap))
     loaded = loaded_run(run, data, found)
     found.add(*problems_of_reading(loaded, images))
@@ -451,14 +479,23 @@ def evaluation(
     assert point is not None
     scores = loaded.score(samples, {name: np.array([v]) for name, v in point.lam.items()}, split=split)
     scores = dataclasses.replace(scores, columns=columns)
-    return Evaluation(
+    calibrated = point.calibration is not None
+    done = Evaluation(
         assess(point, scores, bootstrap=bootstrap),
         point,
         split,
         len(samples),
         int((samples.target == 1).sum()),
         loaded.form.noun,
+        *reliability_of(point, scores),
+        reliability_of(point, scores, calibrated=False) if calibrated else None,
     )
+    if reliability is not None:
+        series = {"link": done.reliability} if done.of_link is None else {"link": done.of_link[0]}
+        if point.calibration is not None:
+            series[f"calibrated ({point.calibration.kind})"] = done.reliability
+        draw_reliability(series, reliability)
+    return done
 
 
 @dataclass(frozen=True)
@@ -489,9 +526,10 @@ def predict(
     than memory.
 
     The result (CSV where `out` ends in .csv, Parquet where in .parquet or .pq) has a row for each row of `data`, in
-    order: the columns named in `keep` as they are, then `probability` (of the positive class, at the point's prior),
-    `log_odds` (the same, unsaturated), `prediction` (the label) and `extrapolated` (whether the point's lambda lies
-    outside of the range trained on). Of images, the path comes first.
+    order: the columns named in `keep` as they are, then `probability` (of the positive class, at the point's prior,
+    calibrated if the point is), `log_odds` (the link's, on which rows are decided; without a calibration the same,
+    unsaturated), `prediction` (the label) and `extrapolated` (whether the point's lambda lies outside of the range
+    trained on). Of images, the path comes first.
 
     Of Parquet, `out` without an extension is a folder: a Parquet file for each part that was read (up to about a
     million rows), whose rows in the order of their names are the result.
@@ -1045,7 +1083,7 @@ def _predict_piece(run: Run, at: OperatingPoint, samples: Split) -> pa.Table:
     log_odds = at.log_odds(scores.log_odds[0], scores.prior)
     alerts = at.decide(scores.log_odds[0], scores.prior)
     columns = [
-        np.exp(-np.logaddexp(0.0, -log_odds)),
+        at.probability(scores.log_odds[0], scores.prior),
         log_odds,
         np.where(alerts, *reversed(run.form.labels)).astype(object),
         np.full(len(log_odds), _extrapolates(run, at)),
