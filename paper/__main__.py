@@ -189,22 +189,26 @@ def queue(
     budget: Budget = None,
     jobs: Jobs = None,
     precision: Precision = "bf16-mixed",
+    protocol: Protocol = "paper",
     dry: Annotated[bool, typer.Option("--dry", help="Only say what would be run.")] = False,
 ) -> None:
     """Run the next most valuable unfinished trainings at full length, on an accelerator if there is one.
 
     Automobile-truck with VS and VS + LCT first, then the rest of Table 4, then the other methods and datasets by cost;
-    datasets whose files are not in --data are left out.
+    datasets whose files are not in --data are left out. By the paper's protocol their tables are the paper's; with
+    --protocol held-out they are also the fair ones.
     """
     with _reported():
         from paper import sweep
         from paper.store import Store
+        from tunelater.data.benchmarks import PROTOCOLS
 
         start, problems, store = time.time(), Problems(), Store(results)
         deadline = _deadline(start, budget, jobs, problems)
+        problems.check(protocol in PROTOCOLS, f"there is no protocol {protocol!r}{did_you_mean(protocol, PROTOCOLS)}")
         problems.raise_if_any()
         reports = []
-        for planned in sweep.queue(data, Length(protocol="paper", precision=precision)):  # type: ignore[arg-type]
+        for planned in sweep.queue(data, Length(protocol=protocol, precision=precision)):  # type: ignore[arg-type]
             left = [(trial, identity) for trial, identity in planned if not store.done(identity)]
             typer.echo(f"{len(planned)} trainings, {len(planned) - len(left)} of them finished")
             if dry:

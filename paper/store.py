@@ -16,6 +16,7 @@ must have them too, as NFS 4 does.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import platform
@@ -66,7 +67,7 @@ class Result:
     def lambdas(self) -> dict[str, NDArray[np.float64]]:
         return {name: np.array(values) for name, values in self.record["lambdas"].items()}
 
-    @property
+    @cached_property
     def hours(self) -> float:
         return float(sum(self.record["seconds"].values())) / 3600
 
@@ -227,8 +228,14 @@ class Store:
             InputError: results that are damaged, all at once.
         """
         folders = sorted(self.root.glob("trials/*/[!.]*"))
-        with ThreadPoolExecutor(8) as pool:
-            read = list(pool.map(_read, folders))
+        # Millions of numbers that stay: the garbage collector would look through them again and again.
+        gc.disable()
+        try:
+            with ThreadPoolExecutor(8) as pool:
+                read = list(pool.map(_read, folders))
+            gc.freeze()
+        finally:
+            gc.enable()
         if bad := [f"{f}: {r}" for f, r in zip(folders, read, strict=True) if isinstance(r, str)]:
             raise InputError([f"a result must be whole, got {told}; delete its folder" for told in bad])
         return [Result(f, r) for f, r in zip(folders, read, strict=True) if not isinstance(r, str)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from pathlib import Path
 from paper import comparison
 from paper.comparison import COMPARED, PROTOCOLS, Protocol, Study
 from paper.learning import LOWER_IS_BETTER
-from paper.methods import COLUMNS, METHODS, PAPER, Column, Method
+from paper.methods import COLUMNS, METHODS, PAPER, PEERS, Column, Method
 from paper.store import Result
+from tunelater.problems import InputError
 
 REPORTED = Path(__file__).parent / "reported.csv"
 """Every number of the paper's Tables 3, 4 and 13 to 19."""
@@ -267,10 +269,11 @@ def _machine(result: Result) -> str:
 
 
 def paper_tables(study: Study) -> list[Table]:
-    """Tables 3, 4, 13 to 19, under each protocol; those without any result are left out."""
+    """Tables 3, 4, 13 to 19, under each protocol that the study allows. Of the paper's datasets also those that have no
+    result yet, beside the paper's numbers."""
     columns = _present(study, columns_of(study))
     found = []
-    for protocol in PROTOCOLS:
+    for protocol in _protocols(study):
         told = protocol.replace(" ", "-")
         for number, (metric, title) in METRIC_TABLES.items():
             found.append(metric_table(study, f"table-{number}-{told}", metric, title, protocol))
@@ -294,19 +297,30 @@ def paper_tables(study: Study) -> list[Table]:
                 study, f"table-4-{told}", "auc", "AUC with and without FiLM", protocol, methods=ablated, columns=columns
             )
         )
+    if any(column in COLUMNS.values() for column in columns):
+        return found
     return [table for table in found if any(not math.isnan(e.value) for _, entries in table.rows for e in entries)]
+
+
+def _protocols(study: Study) -> Sequence[Protocol]:
+    """Where the network was trained on all but the test part, nothing was held out to choose on."""
+    return ("paper",) if study.length.protocol == "paper" else PROTOCOLS
 
 
 # ------------------------------------------------------------------------------------------------ what the paper lacks
 
 
 def fair_tables(study: Study) -> list[Table]:
-    """Peers beside the paper's methods, paired differences, saturation, calibration, ensembles, hours."""
+    """Peers beside the paper's methods, paired differences, saturation, calibration, ensembles, hours.
+
+    All but peers, saturation and hours need held-out choices, which a study by the paper's protocol has not.
+    """
     columns = _present(study, columns_of(study))
     methods = [m for m in METHODS.values() if any(study.of(c.dataset, c.beta, m.name) for c in columns)]
+    protocol: Protocol = "held-out" if "held-out" in _protocols(study) else "paper"
     peers = [
         metric_table(
-            study, f"peers-{name}", metric, f"{title}, all methods", "held-out", methods=methods, columns=columns
+            study, f"peers-{name}", metric, f"{title}, all methods", protocol, methods=methods, columns=columns
         )
         for name, metric, title in (
             ("auc", "auc", "AUC"),
@@ -320,16 +334,16 @@ def fair_tables(study: Study) -> list[Table]:
         "peers-brier-linked",
         "brier",
         "Brier score",
-        "held-out",
+        protocol,
         methods=methods,
         columns=columns,
         kind="posterior",
     )
-    return [
-        *peers, linked, *_difference_tables(study, methods, columns), _saturation_table(study, methods, columns),
-        _calibration_table(study, methods, columns), _ensemble_table(study, methods, columns),
-        _hours_table(study, methods, columns),
-    ]  # fmt: skip
+    always = [*peers, linked, _saturation_table(study, methods, columns), _hours_table(study, methods, columns)]
+    if protocol == "paper":
+        return always
+    held_out = (_calibration_table(study, methods, columns), _ensemble_table(study, methods, columns))
+    return [*always, *_difference_tables(study, methods, columns), *held_out]
 
 
 def _each(
@@ -341,37 +355,44 @@ def _each(
     ]
 
 
+def _pairs(methods: Sequence[Method]) -> list[tuple[Method, Method]]:
+    """What is compared: each method with the one it adds something to, and VS + LCT with what a user would pick
+    instead."""
+    pairs = [(method, METHODS[method.baseline]) for method in methods if method.baseline]
+    vs_lct = METHODS["vs+lct"]
+    return pairs + ([(vs_lct, peer) for peer in PEERS if peer in methods] if vs_lct in methods else [])
+
+
 def _difference_tables(study: Study, methods: Sequence[Method], columns: Sequence[Column]) -> list[Table]:
     tables = []
+    pairs = _pairs(methods)
     for metric in COMPARED:
         found: dict[object, comparison.Difference] = {}
-        for m in methods:
-            for c in columns:
-                ours, theirs = (study.of(c.dataset, c.beta, name) for name in (m.name, m.baseline or ""))
-                if m.baseline and ours and theirs and (d := comparison.difference(ours, theirs, metric)) is not None:
-                    found[m.name, c.name] = d
+        for (one, other), c in itertools.product(pairs, columns):
+            ours, theirs = (study.of(c.dataset, c.beta, m.name) for m in (one, other))
+            if ours and theirs and (d := comparison.difference(ours, theirs, metric)) is not None:
+                found[one.name, other.name, c.name] = d
         adjusted = comparison.holm(found)
         rows = [
             (
-                f"{m.label} - {METHODS[m.baseline].label}",
+                f"{one.label} - {other.label}",
                 [
-                    _difference_entry(adjusted[m.name, c.name]) if (m.name, c.name) in adjusted else NOTHING
+                    _difference_entry(adjusted[key]) if (key := (one.name, other.name, c.name)) in adjusted else NOTHING
                     for c in columns
                 ],
             )
-            for m in methods
-            if m.baseline
+            for one, other in pairs
         ]
         tables.append(
             Table(
                 f"differences-{metric.replace('_', '-')}",
-                f"{metric.replace('_', ' ')}, a method minus its baseline: held-out choices on the same test samples; "
+                f"{metric.replace('_', ' ')}, a method minus another: held-out choices on the same test samples; "
                 f"{study.length}",
                 [c.label for c in columns],
                 rows,
                 [
-                    "In brackets the 95% interval of a paired bootstrap of test samples and seeds; p adjusted by "
-                    f"Holm's method for the {len(found)} comparisons of this table. Bold: p below 0.05."
+                    "In brackets the 95% interval, of a paired bootstrap of the test samples and of the seeds' spread; "
+                    f"p adjusted by Holm's method for the {len(found)} comparisons of this table. Bold: p below 0.05."
                 ],
             )
         )
@@ -448,7 +469,7 @@ def _hours_table(study: Study, methods: Sequence[Method], columns: Sequence[Colu
         f"Hours of training and scoring, and in brackets trainings; {study.length}",
         [c.label for c in columns],
         _each(study, methods, columns, entry),
-        [f"On {' and '.join(machines)}."],
+        [f"By the clock, other programs' share of it included; on {' and '.join(machines)}."],
     )
 
 
@@ -457,7 +478,12 @@ def write(study: Study, folder: Path, only: str | None = None) -> list[Path]:
 
     Args:
         only: names that begin so.
+
+    Raises:
+        InputError: no table whose name begins so.
     """
-    tables = [*paper_tables(study), *fair_tables(study)]
-    wanted = [table for table in tables if not table.empty and table.name.startswith(only or "")]
+    tables = [table for table in (*paper_tables(study), *fair_tables(study)) if not table.empty]
+    wanted = [table for table in tables if table.name.startswith(only or "")]
+    if not wanted:
+        raise InputError(f"no table begins with {only!r}; there are {', '.join(table.name for table in tables)}")
     return [path for table in wanted for path in table.write(folder)]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as reference
 
 from paper import comparison, tables
@@ -312,6 +313,50 @@ def test_the_papers_numbers_are_beside_ours_and_what_is_incomplete_says_of_how_m
     assert rows["VS"][truck].value == value.value
     assert "12 of 54" not in table.markdown()
     assert "2 of 54 cells have results." in table.markdown()
+
+
+def test_without_held_out_samples_only_the_papers_protocol_is_told(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for method in ("vs", "vs+lct", "ce"):
+        made_up(store, method, length=Length(epochs=4, protocol="paper"))
+    (study,) = comparison.studies(store.results())
+    paths = tables.write(study, tmp_path / "tables")
+    written = {path.stem: path.read_text("utf-8") for path in paths if path.suffix == ".md"}
+    assert {"table-3-paper", "peers-auc", "hours"} <= written.keys()
+    for name, text in written.items():
+        assert not any(word in name for word in ("held-out", "matched", "differences", "calibration", "ensembles"))
+        assert "validation part" not in text
+
+
+def test_lct_is_compared_with_what_a_user_would_pick_instead(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for method, gain in (("vs", 1.0), ("vs+lct", 1.0), ("ce", 3.0)):
+        made_up(store, method, gain=gain)
+    (study,) = comparison.studies(store.results())
+    told = {p.suffix: p.read_text("utf-8") for p in tables.write(study, tmp_path / "t", "differences-auc")}
+    assert any("VS + LCT - Cross-entropy" in line and "**-" in line for line in told[".md"].splitlines())
+    with pytest.raises(InputError, match="no table begins with 'table-9'; there are table-3-paper"):
+        tables.write(study, tmp_path / "t", "table-9")
+
+
+def test_few_seeds_that_differ_make_no_certainty(tmp_path: Path) -> None:
+    """In three seeds whose differences spread far, of which a bootstrap of seeds would see two thirds."""
+    store = Store(tmp_path)
+    made_up(store, "vs", gain=1.0)
+    for seed, gain in enumerate((1.0, 1.5, 3.0)):
+        made_up(store, "vs+lct", gain=gain, seeds=[seed])
+    ours, theirs = results(store, "vs+lct"), results(store, "vs")
+    got, each = difference(ours, theirs, "auc"), []
+    for seed in range(3):
+        one = [[r for r in some if r.trial.seed == seed] for some in (ours, theirs)]
+        single = difference(*one, "auc")
+        assert single is not None
+        each.append(single.value)
+    assert got is not None
+    assert got.value == pytest.approx(np.mean(each))
+    of_seeds = stats.ttest_1samp(each, 0).confidence_interval(0.95)
+    by_samples_alone = 2 * 1.96 * np.std(each, ddof=1) / 3**0.5
+    assert by_samples_alone < got.high - got.low < 1.2 * (of_seeds.high - of_seeds.low)
 
 
 def test_every_form_of_a_table_has_every_number(tmp_path: Path) -> None:
