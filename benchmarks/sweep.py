@@ -159,7 +159,9 @@ def sharing(at_once: Sequence[int], dataset: str, epochs: int, data: Path, preci
                 sweep.plan(trials([column], [METHODS["vs"]], settings=16, seeds=[s], length=length_), data)
                 for s, length_ in ((100, dataclasses.replace(length, epochs=1)), (i, length))
             )
-            sweep.run(first(warm, jobs), Store(folder), data, engaged=engaged)  # so that every worker has its data
+            sweep.run(
+                first(warm, 3 * max(2, jobs)), Store(folder), data, engaged=engaged
+            )  # so that every worker has its data
             some = first(timed, 2 * max(at_once) * max(1, gpus))
             report = sweep.run(some, Store(folder), data, engaged=engaged)
         assert report.added == len(some), report

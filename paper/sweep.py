@@ -359,11 +359,11 @@ class Report:
 
 def missing_packages(trials: Iterable[Trial]) -> list[str]:
     """A problem for each package that trials need and that is not here."""
-    needed = {"libauc": ("libauc", "LibAUC's losses"), "boosting": ("lightgbm", "gradient boosting")}
+    needed = {"libauc": ("libauc", "LibAUC's losses need"), "boosting": ("lightgbm", "gradient boosting needs")}
     learners = dict.fromkeys(trial.kind.learner for trial in trials)
     packages = [needed[learner] for learner in learners if learner in needed]
     return [
-        f"{what} needs the package {name}: pip install {name}"
+        f"{what} the package {name}: pip install {name}"
         for name, what in packages
         if importlib.util.find_spec(name) is None
     ]
