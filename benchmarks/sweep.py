@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,11 +134,11 @@ def copies(results: Sequence[Result], n: int, store: Store) -> None:
             return
 
 
-def _moved(values: object, by: float) -> object:
+def _moved(values: Any, by: float) -> Any:
     """All numbers by the same, so that the best lambda of a trial stays so, and its scores are there."""
     if isinstance(values, dict):
         return {name: _moved(inner, by) for name, inner in values.items()}
-    return [round(value + by, 7) for value in values]  # type: ignore[attr-defined]
+    return [round(value + by, 7) for value in values]
 
 
 # ------------------------------------------------------------------------------------------------------------------ GPU
@@ -159,9 +160,8 @@ def sharing(at_once: Sequence[int], dataset: str, epochs: int, data: Path, preci
                 sweep.plan(trials([column], [METHODS["vs"]], settings=16, seeds=[s], length=length_), data)
                 for s, length_ in ((100, dataclasses.replace(length, epochs=1)), (i, length))
             )
-            sweep.run(
-                first(warm, 3 * max(2, jobs)), Store(folder), data, engaged=engaged
-            )  # so that every worker has its data
+            # Before the timed ones, so that every worker has its data.
+            sweep.run(first(warm, 3 * max(2, jobs)), Store(folder), data, engaged=engaged)
             some = first(timed, 2 * max(at_once) * max(1, gpus))
             report = sweep.run(some, Store(folder), data, engaged=engaged)
         assert report.added == len(some), report

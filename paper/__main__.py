@@ -25,7 +25,7 @@ from tunelater.problems import InputError, Problems, did_you_mean
 app = typer.Typer(
     name="python -m paper",
     help="The paper's evaluation: train its methods on its datasets, resumably; then its tables and figures.",
-    epilog="A first look, in two minutes on a laptop: python -m paper run --dataset synthetic --epochs 5 --settings 4",
+    epilog="A first look, in a few minutes: python -m paper run --dataset synthetic --epochs 5 --settings 4",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
