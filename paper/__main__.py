@@ -97,8 +97,12 @@ def run(
     """Train and evaluate what is not finished. Killed at any time, the same command goes on."""
     with _reported():
         start = time.time()
-        trials = _trials(dataset, methods, settings, seeds, epochs, size, recipe, protocol, precision)
-        _run(trials, results, data, start, budget, jobs, engine, address, gpus, retry)
+        problems, trials = Problems(), list[Trial]()
+        try:
+            trials = _trials(dataset, methods, settings, seeds, epochs, size, recipe, protocol, precision)
+        except InputError as error:
+            problems.add(*error.problems)
+        _run(trials, problems, results, data, start, budget, jobs, engine, address, gpus, retry)
 
 
 @app.command()
@@ -274,13 +278,12 @@ def _columns(datasets: list[str], problems: Problems) -> list[Column]:
 
 
 def _run(
-    trials: list[Trial], results: Path, data: Path, start: float, budget: str | None, jobs: int | None, engine: str,
-    address: str | None, gpus: float, retry: bool,
+    trials: list[Trial], problems: Problems, results: Path, data: Path, start: float, budget: str | None,
+    jobs: int | None, engine: str, address: str | None, gpus: float, retry: bool,
 ) -> None:  # fmt: skip
     from paper import sweep
     from paper.store import Store
 
-    problems = Problems()
     problems.check(engine in ("local", "ray"), f"--engine is local or ray, got {engine!r}")
     problems.check(engine == "ray" or address is None, "--address is of a Ray cluster: add --engine ray")
     problems.check(gpus >= 0, f"--gpus must be 0 or more, got {gpus:g}")

@@ -319,7 +319,7 @@ class Store:
             if isinstance(mine, str):
                 conflicts.append(f"{place}: {mine}; delete it to take {theirs.folder}")
             elif json.dumps(mine["metrics"]) != json.dumps(theirs.record["metrics"]):  # in which NaN equals NaN
-                conflicts.append(f"{theirs.trial}: {_largest_difference(mine, theirs.record)}; {place} is kept")
+                conflicts.append(f"{theirs.trial}: {_difference(mine, theirs.record)}; {place} is kept")
             else:
                 same += 1
         return added, same, conflicts
@@ -413,16 +413,20 @@ def _packed(found: Candidates, kept: Sequence[int]) -> dict[str, NDArray[Any]]:
     return packed
 
 
-def _largest_difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    differences = [
-        (float(np.max(np.abs(np.array(mine["metrics"][s][k][m]) - np.array(values)))), f"{s} {k} {m}")
-        for s, kinds in theirs["metrics"].items()
-        for k, metrics in kinds.items()
-        for m, values in metrics.items()
-        if len(mine["metrics"].get(s, {}).get(k, {}).get(m, [])) == len(values)
-    ]
-    size, where = max(differences, default=(float("nan"), "its metrics"))
+def _difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """The largest difference of two results' metrics, or the first that one lacks or has at other lambdas."""
+    flat = [_flat(record["metrics"]) for record in (mine, theirs)]
+    lengths = [{name: len(values) for name, values in metrics.items()} for metrics in flat]
+    for name in {**flat[0], **flat[1]}:
+        here, there = (of.get(name, 0) for of in lengths)
+        if here != there:
+            return f"{name} has {here} values here and {there} there"
+    size, where = max((float(np.max(np.abs(np.subtract(flat[0][m], flat[1][m])), initial=0)), m) for m in flat[0])
     return f"{where} differs by {size:.2g}"
+
+
+def _flat(metrics: Mapping[str, Any]) -> dict[str, list[float]]:
+    return {f"{s} {k} {m}": v for s, kinds in metrics.items() for k, named in kinds.items() for m, v in named.items()}
 
 
 def machine() -> dict[str, Any]:

@@ -417,10 +417,18 @@ def run(
 
 @contextlib.contextmanager
 def _on_signal(stop: Callable[[], None], tell: Callable[[str], None] | None) -> Iterator[list[int]]:
-    """The signals that arrived; the first of them stops, the second ends."""
+    """The signals that arrived; the first of them stops, the second ends.
+
+    The same one within a second is no second one: `timeout` sends its own to the process and to its whole group.
+    """
     arrived: list[int] = []
+    first = 0.0
 
     def handle(number: int, _: Any) -> None:
+        nonlocal first
+        if arrived and number == arrived[0] and time.monotonic() - first < 1:
+            return
+        first = time.monotonic()
         arrived.append(number)
         stop()
         if len(arrived) > 1:

@@ -63,6 +63,10 @@ def test_results_of_two_machines_are_merged(results: Path, tmp_path: Path) -> No
         (["run", "--dataset", "cifar10-auto-truck", "--methods", "gbm"], ["gbm is for tables"]),
         (["run", *RUN, "--budget", "soon"], ["--budget reads like 90s, 25m or 2h, got 'soon'"]),
         (["run", *RUN, "--engine", "slurm"], ["--engine is local or ray, got 'slurm'"]),
+        (
+            ["run", "--dataset", "sintetic", "--engine", "slurm", "--jobs", "0", "--budget", "soon"],
+            ["did you mean 'synthetic'", "--engine is local or ray", "--jobs must be 1", "--budget reads like"],
+        ),
         (["run", *RUN, "--address", "here"], ["--address is of a Ray cluster"]),
         (["tables", "--results", "nowhere"], ["there are no results in nowhere"]),
         (["merge", "nowhere"], ["there are no results in nowhere"]),

@@ -302,6 +302,16 @@ def test_conflicts_are_told_and_what_is_here_stays(tmp_path: Path) -> None:
     assert {i: told(mine)[i] for i in before} == before
 
 
+def test_a_conflict_of_other_lambdas_tells_how_many(tmp_path: Path) -> None:
+    mine, theirs = filled(tmp_path / "1", range(1)), filled(tmp_path / "2", range(1))
+    place = theirs.place(made_up(0)[0]) / "result.json"
+    record = json.loads(place.read_text())
+    n = len(record["metrics"]["validation"]["logits"]["auc"])
+    record["metrics"]["validation"]["logits"]["auc"].append(0.5)
+    place.write_text(json.dumps(record))
+    assert f"validation logits auc has {n} values here and {n + 1} there" in mine.merge(theirs)[2][0]
+
+
 def test_a_damaged_result_here_is_a_conflict_too(tmp_path: Path) -> None:
     mine, theirs = filled(tmp_path / "1", range(1)), filled(tmp_path / "2", range(1))
     (mine.place(made_up(0)[0]) / "result.json").write_text("{")

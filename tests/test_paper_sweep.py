@@ -417,6 +417,7 @@ def test_a_signal_stops_at_checkpoints_and_the_next_sweep_goes_on(
     def interrupt() -> None:
         eventually(lambda: training(store))
         os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # as `timeout` sends it: to the process, and to its whole group
 
     before = signal.getsignal(signal.SIGTERM)
     sender = threading.Thread(target=interrupt)
