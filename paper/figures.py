@@ -283,7 +283,7 @@ def _figure_1(sheet: _Sheet) -> Figure:
         for m in families
         if (results := sheet.found[f"{m}+lct"])
     ]
-    shown = "baselines: those that are best at some recall, with a dot where they are"
+    shown = "baselines: those that are best at some recall, with a dot where they are; dashed: of alerts for all"
     note = sheet.note(shown, *trained, "means over seeds")
     figure = _figure(PAGE, 3.0, sheet.title("precision at eight recalls"), note)
     panels = figure.subplots(1, len(families), squeeze=False, sharey=True)[0]
@@ -293,10 +293,20 @@ def _figure_1(sheet: _Sheet) -> Figure:
         axes.set_xticks(range(len(RECALLS)), [f"{r:g}".lstrip("0") for r in RECALLS])
         axes.set(title=_label(METHODS[name]), xlabel="recall at least", xlim=(-0.25, len(RECALLS) - 0.75))
     panels[0].set_ylabel("precision")
-    panels[0].set_ylim(bottom=min(0.0, panels[0].get_ylim()[0]))
+    share = _share_of_positives(sheet)
+    for axes in panels:
+        axes.axhline(share, color=MUTED, lw=0.6, ls=(0, (4, 3)), zorder=0)
+    low, high = panels[0].get_ylim()
+    panels[0].set_ylim(min(low, share) - 0.06 * (high - low), high + 0.03 * (high - low))
     for axes, ends in zip(panels, labels, strict=True):
         _end_labels(figure, axes, ends, len(RECALLS) - 1)
     return figure
+
+
+def _share_of_positives(sheet: _Sheet) -> float:
+    """Of the test part: the precision of an alert for every sample."""
+    negatives, positives = next(r for results in sheet.found.values() for r in results).record["data"]["sizes"]["test"]
+    return positives / (negatives + positives)
 
 
 def _curves(results: Sequence[Result]) -> dict[Setting, Floats]:

@@ -41,7 +41,7 @@ def _put(store: Store, trial: Trial) -> None:
     logits = {split: rng.normal(size=(rows, 4)).astype(np.float32) for split in learning.SPLITS}
     record = {
         "trial": trial.record(),
-        "data": {"fingerprint": "made up", "sizes": {}},
+        "data": {"fingerprint": "made up", "sizes": {"test": [2, 2]}},
         "lambdas": {name: array.tolist() for name, array in lambdas.items()},
         "metrics": {split: {"logits": made_up()} for split in learning.SPLITS},
         "kept": [0],
@@ -147,11 +147,12 @@ def test_figure_1_shows_every_baseline_that_is_best_somewhere_and_the_lct_of_bes
 ) -> None:
     study = _study(results)
     axes = _drawn("fig1", study).axes[("vs", "focal").index(family)]
-    *baselines, lct = (np.asarray(line.get_ydata()) for line in axes.lines)
+    *baselines, lct, chance = (np.asarray(line.get_ydata()) for line in axes.lines)
+    np.testing.assert_allclose(chance, 0.5)  # the share of positives of the test part
     metrics = [f"precision@recall>={recall:g}" for recall in learning.RECALLS]
     every = np.array([[_mean(study, family, s, m)[0] for m in metrics] for s in METHODS[family].settings()])
     np.testing.assert_allclose(np.max(baselines, axis=0), every.max(axis=0))
-    for line, values in zip(axes.lines[:-1], baselines, strict=True):
+    for line, values in zip(axes.lines[:-2], baselines, strict=True):
         where = line.get_markevery()
         np.testing.assert_allclose(values[where], every.max(axis=0)[where])
         assert len(where) > 0
