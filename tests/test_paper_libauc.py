@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from pathlib import Path
 
@@ -70,6 +69,12 @@ def test_a_training_ranks_and_repeats(method: str, data: Data) -> None:
 
 def test_a_training_can_be_stopped(data: Data) -> None:
     pytest.importorskip("libauc.losses")
-    steps = itertools.count(1)
+    asked: list[int] = []
+
+    def stop(step: int) -> bool:
+        asked.append(step)
+        return step == 3
+
     with pytest.raises(TrainingInterrupted, match="after step 3 "):
-        learning.run(_trial("aucm"), data, None, lambda step: next(steps) == step == 3, "cpu")
+        learning.run(_trial("aucm"), data, None, stop, "cpu")
+    assert asked == [0, 1, 2, 3]
