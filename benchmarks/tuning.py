@@ -3,8 +3,9 @@
     python benchmarks/tuning.py speed
     python benchmarks/tuning.py null --repeats 300
 
-`speed` chooses among 400 lambdas and all thresholds on 20,000 samples, again in each of 1,000 bootstrap replicates, and
-measures a loop over scikit-learn's curves on a few lambdas and replicates, whose time is scaled up.
+`speed` chooses among 400 lambdas and all thresholds on 20,000 samples, again in each of 1,000 bootstrap replicates, by
+turns on one thread and on all that PyTorch may use, and measures a loop over scikit-learn's curves on a few lambdas and
+replicates, whose time is scaled up.
 
 `null` draws scores whose lambdas are all equally good (one score, blurred anew for each), chooses, and compares what
 the choice seems to achieve, its honest figure and its future value, which is known in closed form: how often do the
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import stats
 from sklearn.metrics import precision_recall_curve
 
@@ -45,26 +47,39 @@ def scores(seed: int, n: int, positives: int, lambdas: int, better: float = 0.0)
 
 
 def speed(arguments: argparse.Namespace) -> None:
-    """Seconds of one choice, and of a loop over scikit-learn's curves."""
-    n, lambdas, replicates = 20_000, 400, 1000
+    """Seconds of one choice on one thread and on all, and of a loop over scikit-learn's curves."""
+    n, lambdas, replicates, all_threads = 20_000, 400, 1000, torch.get_num_threads()
     for positives in (200, 1000):
         s = scores(0, n, positives, lambdas)
-        times = []
+        wall: dict[int, list[float]] = {1: [], all_threads: []}
+        cpu: dict[int, list[float]] = {1: [], all_threads: []}
+        points = []
         for _ in range(arguments.runs):
-            wall, cpu = time.perf_counter(), time.process_time()
-            OperatingGrid(s).select(maximize="precision", subject_to="recall>=0.8", bootstrap=replicates)
-            times.append((time.perf_counter() - wall, time.process_time() - cpu))
+            for threads in wall:
+                torch.set_num_threads(threads)
+                start = time.perf_counter(), time.process_time()
+                points.append(
+                    OperatingGrid(s).select(maximize="precision", subject_to="recall>=0.8", bootstrap=replicates)
+                )
+                wall[threads].append(time.perf_counter() - start[0])
+                cpu[threads].append(time.process_time() - start[1])
         rng, some = np.random.default_rng(0), 20
-        start = time.process_time()
+        start_of_loop = time.process_time()
         for i in range(some):
             rows = np.concatenate([rng.choice(np.flatnonzero(s.target == c), (s.target == c).sum()) for c in (0, 1)])
             precision, recall, _ = precision_recall_curve(s.target[rows], s.log_odds[i][rows])
             precision[recall >= 0.8].max()
-        loop = (time.process_time() - start) / some * lambdas * replicates
-        told = ", ".join(f"{wall:.1f} s ({cpu:.1f} s of CPU)" for wall, cpu in times)
-        cpu = float(np.median([cpu for _, cpu in times]))
-        print(f"{positives} positives of {n}: {told}")
-        print(f"  loop over scikit-learn's curves: {loop:.0f} s of CPU (scaled from {some}), {loop / cpu:.0f} times")
+        loop = (time.process_time() - start_of_loop) / some * lambdas * replicates
+        same = all(point == points[0] for point in points)
+        print(f"{positives} positives of {n}; all points {'equal' if same else 'DIFFER'}")
+        for threads in wall:
+            told = ", ".join(f"{w:.1f} s ({c:.1f} s of CPU)" for w, c in zip(wall[threads], cpu[threads], strict=True))
+            print(f"  threads {threads}: {told}")
+        ratios = np.divide(wall[1], wall[all_threads])
+        print(f"  one thread / {all_threads}: {np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})")
+        used = float(np.median(cpu[1]))
+        print(f"  loop over scikit-learn's curves: {loop:.0f} s of CPU (scaled from {some}), {loop / used:.0f} times",
+              flush=True)  # fmt: skip
 
 
 def future(name: str, point: OperatingPoint, prior: float, better: bool, gain: float) -> float:

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -41,3 +42,15 @@ def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         warnings.simplefilter("ignore")
         out = tmp_path_factory.mktemp("runs") / "run"
         return fit(table, target=TARGET, positive=POSITIVE, out=out, config=QUICK)
+
+
+@pytest.fixture(scope="module")
+def on_ray() -> Iterator[None]:
+    """Ray on this machine, started once for all tests of a module: that takes longer than they do."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'tunelater[ray]'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own
+        some = {"num_cpus": 2, "object_store_memory": 128 * 2**20, "include_dashboard": False}
+        ray.init(address="local", log_to_driver=False, logging_level="ERROR", **some)
+        yield
+        ray.shutdown()

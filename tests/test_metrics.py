@@ -1,7 +1,11 @@
 """Every metric against scikit-learn or its definition, with ties and sample weights."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -241,3 +245,26 @@ def test_all_problems_of_a_call_are_reported_at_once() -> None:
 def test_constraints_read_back_as_written() -> None:
     assert str(Constraint.parse(" recall >= 0.95 ")) == "recall>=0.95"
     assert metrics.metric("fpr@recall>=0.5").higher_is_better is False
+
+
+def test_lambdas_are_worked_on_by_as_many_threads_as_pytorch_may_use_each_alone() -> None:
+    """Threads that wake teams of their own, or a call from within, would take the cores from one another."""
+    before = torch.get_num_threads()
+
+    def seen(_: int) -> tuple[int, int, set[int]]:
+        time.sleep(0.02)  # long enough for the other thread to begin
+        within = metrics.per_lambda(lambda _: threading.get_ident(), 3)
+        return threading.get_ident(), torch.get_num_threads(), set(within)
+
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found = metrics.per_lambda(seen, 6)
+            assert len({thread for thread, _, _ in found}) == threads
+            assert all(alone == 1 and within == {thread} for thread, alone, within in found)
+            assert torch.get_num_threads() == threads
+            with pytest.raises(ZeroDivisionError):
+                metrics.per_lambda(lambda i: 1 // i, 2)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -303,7 +302,8 @@ def test_impossible_engines_are_told(run: Run, table: Path, point: OperatingPoin
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'tunelater[ray]'")
+@pytest.mark.xdist_group("ray")
+@pytest.mark.usefixtures("on_ray")
 def test_ray_gives_the_same_bytes(
     run: Run, frame: pd.DataFrame, point: OperatingPoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

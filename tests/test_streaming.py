@@ -1,15 +1,16 @@
 """Choosing on folded histograms, against the same choice made by looking at every sample."""
 
+import dataclasses
 import pickle
 import re
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ from tunelater.runs import Run
 from tunelater.scoring import Scores
 from tunelater.streaming import FoldedHistograms, HistogramGrid, load_shards, problems_of_rows
 from tunelater.tuning import Infeasible, OperatingGrid
-from tunelater.workflow import count, evaluation, fit, tune
+from tunelater.workflow import count, evaluation, fit, predict, tune
 
 PRIOR = 0.1
 
@@ -50,7 +51,7 @@ def counted(scores: Scores, cuts: list[int] | None = None, **options: Any) -> Fo
     """In pieces that end at `cuts`."""
     options.setdefault("bins", Bins(8))
     empty = FoldedHistograms.empty(
-        scores.lambdas, scores.prior, weighted=scores.weight is not None, model="m", **options
+        scores.lambdas, scores.prior, weighted=scores.weight is not None, model=scores.model, **options
     )
     ends = [*(cuts or []), len(scores.target)]
     for start, end in zip([0, *ends], ends, strict=False):
@@ -104,12 +105,16 @@ def test_whole_lambdas_are_chosen_within_the_bounds(name: str) -> None:
     assert abs(point.threshold - 0.5) < 2**-8
 
 
-def test_auc_is_right_to_1e_4_and_says_how_far_off_it_may_be() -> None:
-    scores = scored(n=20_000, lambdas=2)
-    histograms = counted(scores, bins=Bins(12))
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("bits", [10, 12])
+def test_auc_is_right_to_1e_4_and_says_how_far_off_it_may_be(bits: int, weighted: bool) -> None:
+    """With the finest bins, and with those that the default grid gets."""
+    scores = scored(n=20_000, lambdas=2, weighted=weighted)
+    histograms = counted(scores, bins=Bins(bits), folds=2)
     point = HistogramGrid(histograms).select(maximize="auc")
     i = list(scores.lambdas["tau"]).index(point.lam["tau"])
-    exact = {name: v[0] for name, v in evaluate(scores.log_odds[[i]], scores.target, None, METRICS).items()}
+    values = evaluate(scores.log_odds[[i]], scores.target, scores.weight, METRICS)
+    exact = {name: v[0] for name, v in values.items()}
     assert abs(point.metrics["auc"].value - exact["auc"]) < 1e-4
     for name in METRICS:
         assert abs(point.metrics[name].value - exact[name]) <= point.off_by[name] + 1e-12
@@ -149,9 +154,49 @@ def test_shards_that_differ_are_told_all_at_once(tmp_path: Path) -> None:
     counted(scored(lambdas=2)).save(tmp_path / "c.npz")
     counted(scored(), folds=3).save(tmp_path / "d.npz")
     (tmp_path / "e.npz").write_bytes(b"PK and no more")
+    counted(scored(weighted=True)).save(tmp_path / "f.npz")
+    other = dataclasses.replace(scored(), model="n", prior=0.2)
+    counted(other).save(tmp_path / "g.npz")
     told = "\n".join(problems_of(lambda: load_shards(sorted(tmp_path.iterdir()))))
-    for words in ("b.npz", "same bins", "c.npz", "same lambdas", "d.npz", "as many folds", "e.npz holds no score"):
+    for words in ("b.npz", "same bins", "c.npz", "same lambdas", "d.npz", "as many folds", "e.npz holds no score",
+                  "f.npz: shard 2: samples here are without weights, and got some with weights",
+                  "g.npz: shard 2: histograms add up for one prior only: 0.1, and got 0.2",
+                  "g.npz: shard 2: histograms add up for one model only: 'm', and got 'n'"):  # fmt: skip
         assert words in told
+
+
+def test_a_shard_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    scores = scored()
+    counted(scores).save(tmp_path / "a.npz")
+    counted(scores).save(tmp_path / "b.npz")  # the same rows, counted again
+    counted(scored(seed=1)).save(tmp_path / "c.npz")
+    paths = [tmp_path / name for name in ("a.npz", "c.npz", "b.npz", "a.npz")]
+    told = problems_of(lambda: load_shards(paths))
+    assert [problem.partition(":")[0] for problem in told] == [
+        f"{path} holds the same counts as {tmp_path / 'a.npz'}" for path in paths[2:]
+    ]
+    assert load_shards(paths[:2]).total.rows.sum() == 6000
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_shards_may_be_empty_or_of_one_class(tmp_path: Path, weighted: bool) -> None:
+    """On some machines there are no rows, or no rare ones; only all together must have both classes."""
+    scores = scored(weighted=weighted)
+    negative, positive = (np.flatnonzero(scores.target == c) for c in (0, 1))
+    shards = {"a": negative[:0], "b": negative, "c": positive, "d": negative[:0]}
+    for name, rows in shards.items():
+        shard = FoldedHistograms.empty(scores.lambdas, PRIOR, bins=Bins(8), model="m", weighted=weighted)
+        if len(rows):
+            shard.update(scores.take(rows), rows)
+        shard.save(tmp_path / f"{name}.npz")
+    total, one = load_shards(sorted(tmp_path.iterdir())), counted(scores)
+    np.testing.assert_allclose(total.total.counts, one.total.counts, rtol=1e-12)
+    need = {"maximize": "precision", "subject_to": ["recall>=0.7"]}
+    together, whole = HistogramGrid(total).select(**need), HistogramGrid(one).select(**need)
+    assert (together.lam, together.log_odds_threshold) == (whole.lam, whole.log_odds_threshold)
+    for some in ("a", "b"):
+        with pytest.raises(InputError, match="got none of class 1"):
+            HistogramGrid(load_shards([tmp_path / f"{some}.npz"]))
 
 
 def test_folds_are_of_one_size_and_random() -> None:
@@ -328,6 +373,23 @@ def test_shards_counted_apart_are_chosen_on_together(run: Run, fresh: Path, tmp_
         count(run, fresh, out=shards / "0.csv", **FEW)
 
 
+def test_shards_of_one_class_are_counted_and_those_of_another_model_refused(
+    run: Run, fresh: Path, tmp_path: Path
+) -> None:
+    rows = pd.concat([pd.read_parquet(path) for path in sorted(fresh.iterdir())], ignore_index=True)
+    (tmp_path / "shards").mkdir()
+    for name, of_class in rows.groupby(rows[TARGET] == POSITIVE):
+        of_class.to_parquet(tmp_path / f"{name}.parquet", index=False)
+        count(run, tmp_path / f"{name}.parquet", out=tmp_path / "shards" / f"{name}.npz", **FEW)
+    together = tune(run, tmp_path / "shards", **NEED)
+    assert (together.n, together.n_positive) == (len(rows), (rows[TARGET] == POSITIVE).sum())
+    with pytest.raises(InputError, match="got none of class 1"):
+        tune(run, tmp_path / "shards" / "False.npz", **NEED)
+    _of_split(scored(), "given").save(tmp_path / "other.npz")
+    with pytest.raises(InputError, match="the histograms belong to model"):
+        tune(run, tmp_path / "other.npz", **NEED)
+
+
 def test_large_tables_stream_by_themselves(run: Run, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workflow, "size_in_memory", lambda path: 2**30)
     assert tune(run, fresh, grid=2, memory_mb=64, **NEED).off_by
@@ -367,7 +429,30 @@ def test_the_pieces_do_not_change_what_is_counted(
         assert np.abs(np.cumsum(a.counts - b.counts, axis=2)).max() <= 2
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'tunelater[ray]'")
+def test_rows_are_scored_on_one_thread_as_rays_processes_do(
+    run: Run, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two, a matrix product may differ in its last bit, and a score lie across an edge."""
+    before, original, threads = torch.get_num_threads(), Run.score, []
+
+    def score(*arguments: Any, **options: Any) -> Scores:
+        threads.append(torch.get_num_threads())
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(Run, "score", score)
+    torch.set_num_threads(2)
+    try:
+        point = tune(run, fresh, stream=True, **FEW, **NEED)
+        predict(run, fresh, at=point, out=tmp_path / "alerts.parquet")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert len(threads) >= 6
+    assert set(threads) == {1}
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.usefixtures("on_ray")
 def test_ray_counts_the_same(run: Run, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "FRAGMENT_ROWS", 400)
     here = count(run, fresh, out=tmp_path / "a.npz", **FEW)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -502,6 +503,26 @@ def test_bounds_of_constraints(text: str, sound: bool) -> None:
     else:
         with pytest.raises(InputError, match="so no bound can be"):
             Constraint.parse(text)
+
+
+@pytest.mark.parametrize(
+    "need",
+    [
+        {"maximize": "precision", "subject_to": "recall>=0.7"},
+        {"minimize": "brier", "calibrate": "platt"},
+        {"maximize": "auc", "subject_to": "recall<=0.9"},
+    ],
+    ids=str,
+)
+def test_the_number_of_threads_does_not_change_a_point(need: dict) -> None:
+    before, s, points = torch.get_num_threads(), scores(n=1500, positives=0.2, lambdas=5, weighted=True), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            points.append(OperatingGrid(s).select(**need, bootstrap=150).to_json())
+    finally:
+        torch.set_num_threads(before)
+    assert points[0] == points[1] == points[2]
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -19,6 +19,7 @@ from tunelater.data.table_form import TableRows
 from tunelater.distributions import Lambdas
 from tunelater.engines import Engine
 from tunelater.histograms import Bins
+from tunelater.metrics import one_thread
 from tunelater.problems import InputError
 from tunelater.recognition import EQUAL, NEW, ROUNDED, Recognition, Seen, Verdict
 from tunelater.runs import Run
@@ -71,7 +72,8 @@ class _Counting:
         some = np.flatnonzero(np.ones(len(kinds), bool) if weight is None else weight.numpy() > 0)
         if not len(some):
             return
-        scores = self.run.score(rows.samples.take(torch.from_numpy(some)), self.lambdas, split=self.split)
+        with one_thread():  # as Ray's processes have it
+            scores = self.run.score(rows.samples.take(torch.from_numpy(some)), self.lambdas, split=self.split)
         for kind in np.unique(kinds[some]):
             at = np.flatnonzero(kinds[some] == kind)
             if kind not in counted.of_kind:

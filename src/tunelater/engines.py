@@ -25,7 +25,8 @@ class Engine:
     Args:
         name: `local`, which works on one part after another in this process, or `ray`.
         address: of a Ray cluster, such as `auto` or `ray://head:10001`; by default the one of `RAY_ADDRESS`, or else
-            this machine. Its machines need this library, and the files under the same paths.
+            this machine. Its machines need this library, and the files under the same paths. A process that is
+            connected to Ray already stays so, and no address is looked at.
     """
 
     name: str = "local"
@@ -64,11 +65,14 @@ class Engine:
 
 
 class _Worker:
-    """The work in an actor of Ray, which holds it from item to item. Results travel as bytes, so that Ray Data does not
-    try to make columns of them; an InputError travels as a result, so that it arrives as it was raised."""
+    """The work in an actor of Ray, which takes it from the object store once and holds it from item to item. Results
+    travel as bytes, so that Ray Data does not try to make columns of them; an InputError travels as a result, so that
+    it arrives as it was raised."""
 
-    def __init__(self, work: bytes) -> None:
-        self._work = pickle.loads(work)  # of the process that started it
+    def __init__(self, work: Any) -> None:
+        import ray
+
+        self._work = pickle.loads(ray.get(work))  # of the process that started it
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, bytes]]:
         try:
@@ -84,7 +88,7 @@ def _on_ray(work: Callable[[Any], Iterator[Any]], items: Sequence[Any], address:
 
     started = not ray.is_initialized()
     if started:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # else it tells of each step of its own
     context = ray.data.DataContext.get_current()
     in_order, bars = context.execution_options.preserve_order, context.enable_progress_bars
@@ -94,8 +98,8 @@ def _on_ray(work: Callable[[Any], Iterator[Any]], items: Sequence[Any], address:
         rows = ray.data.from_items([{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items))
         results = rows.flat_map(
             _Worker,
-            fn_constructor_args=(pickle.dumps(work),),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
+            fn_constructor_args=(ray.put(pickle.dumps(work)),),
+            compute=ray.data.ActorPoolStrategy(size=most),
             num_cpus=1,
         )
         for row in results.iter_rows():

@@ -97,7 +97,9 @@ class Decided:
     """B decisions about each of N samples, and the log-odds (at the scores' prior) that they were taken on."""
 
     alerts: NDArray[np.bool_]
+    """(B, N)."""
     log_odds: NDArray[np.float32]
+    """(B, N), or (1, N) where all were taken on the same."""
     calibrated: NDArray[np.float32] | None = None
     """The same log-odds calibrated, at the point's prior, where probabilities are."""
 
@@ -139,14 +141,17 @@ def figures(
             out[name] = prior * of_class[0] / totals[0] + (1 - prior) * of_class[1] / totals[1]
     if isinstance(task.need.objective, Metric) and task.need.objective.of_curve is not None:
         out[task.need.objective.name] = _of_curves(task, decided, weight, prior, task.need.objective)
-    return out
+    return {name: np.broadcast_to(value, len(alerts)) for name, value in out.items()}
 
 
 def _sums(values: NDArray, weight: NDArray[np.floating], rows: NDArray[np.bool_]) -> Floats:
-    """(B,) weighted sums of (B, N) values over some samples."""
+    """(B,) weighted sums over some samples of (B, N) values, or of (1, N) that are the same for every weighting.
+
+    No product of matrices, for which BLAS would wake its threads, and sum differently with each number of them.
+    """
     index = np.flatnonzero(rows)
-    some = values[:, index].astype(np.float64)
-    return some @ weight[index] if weight.ndim == 1 else np.einsum("bn,bn->b", some, weight[:, index])
+    some, of_sample = values[:, index].astype(np.float64), np.atleast_2d(weight)[:, index]
+    return np.einsum("bn,bn->b", *np.broadcast_arrays(some, of_sample))
 
 
 def _of_groups(task: Task, scores: Scores) -> list[tuple[str, ThresholdMetric, NDArray[np.bool_]]]:
@@ -161,7 +166,7 @@ def _of_groups(task: Task, scores: Scores) -> list[tuple[str, ThresholdMetric, N
 
 
 def _losses(task: Task, decided: Decided) -> dict[str, Floats]:
-    """(B, N) what samples add to each metric that is a mean over them."""
+    """(B, N) what samples add to each metric that is a mean over them, or (1, N)."""
     if decided.calibrated is None:
         log_odds = decided.log_odds.astype(np.float64) - task.half
     else:
@@ -175,10 +180,11 @@ def _of_curves(
     task: Task, decided: Decided, weight: NDArray[np.floating], prior: float | None, objective: Metric
 ) -> Floats:
     assert objective.of_curve is not None
-    weights = np.broadcast_to(weight, decided.log_odds.shape)
-    values = []
-    for row, w in zip(decided.log_odds, weights, strict=True):
-        curve = Ranking(row, task.labels).curve(w)
+    rows, weights, values = decided.log_odds, np.atleast_2d(weight), []
+    for b in range(max(len(rows), len(weights))):
+        if b < len(rows):
+            ranking = Ranking(rows[b], task.labels)
+        curve = ranking.curve(weights[min(b, len(weights) - 1)])
         values.append(float(objective.of_curve(curve if prior is None else curve.at_prior(prior))[0]))
     return np.array(values)
 
@@ -229,10 +235,7 @@ def _of_curve_estimate(
     objective = task.need.objective
     assert isinstance(objective, Metric)
     weights = np.stack([*resamples((task.labels.sign < 0).astype(np.int8), task.weight, 200, seed)])
-    one = Decided(
-        np.broadcast_to(decided.alerts[:1], weights.shape), np.broadcast_to(decided.log_odds[:1], weights.shape)
-    )
-    drawn = _of_curves(task, one, weights, prior, objective)
+    drawn = _of_curves(task, Decided(decided.alerts[:1], decided.log_odds[:1]), weights, prior, objective)
     z = float(stats.norm.ppf((1 + confidence) / 2))
     reach = values.mean() + np.array([-z, z]) * drawn.std()
     return _widened(values, reach, confidence, -math.inf, 1.0)
@@ -362,10 +365,7 @@ def _paired_error(task: Task, a: Decided, b: Decided, trade: _Trade | None, prio
     if isinstance(objective, Metric) and objective.of_curve is not None:
         weights = np.stack([*resamples(target, task.weight, 200, seed)])
         first, second = (
-            _of_curves(
-                task, Decided(d.alerts, np.broadcast_to(d.log_odds[:1], weights.shape)), weights, prior, objective
-            )
-            for d in (a, b)
+            _of_curves(task, Decided(d.alerts[:1], d.log_odds[:1]), weights, prior, objective) for d in (a, b)
         )
         return float(np.std(first - second))
     losses = [_losses(task, d)[objective.name].mean(axis=0) for d in (a, b)]

@@ -20,10 +20,10 @@ threshold metric under a floor or ceiling on another); `partial_auc@fpr<=0.1`. A
 from __future__ import annotations
 
 import math
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -618,12 +618,29 @@ def check_scores(logits: NDArray, target: NDArray, weight: NDArray | None) -> No
 
 
 def per_lambda(function: Callable[[int], T], n: int) -> list[T]:
-    """`[function(0), ..., function(n - 1)]` on all cores: NumPy's sorts and ufuncs release the interpreter lock."""
-    workers = min(n, os.cpu_count() or 1)
+    """`[function(0), ..., function(n - 1)]` on as many threads as PyTorch may use (`torch.get_num_threads`): NumPy's
+    sorts and ufuncs, and PyTorch, release the interpreter lock.
+
+    Each of these threads works alone. Otherwise PyTorch would wake a team of threads for each, which wait by spinning
+    and take the cores from one another; so would a call of this from within.
+    """
+    workers = min(n, torch.get_num_threads())
     if workers <= 1:
         return [function(i) for i in range(n)]
-    with ThreadPoolExecutor(workers) as pool:
+    with one_thread(), ThreadPoolExecutor(workers) as pool:  # new threads begin with what is set then
         return list(pool.map(function, range(n), chunksize=1))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch's operations on one thread. A matrix product on several adds up in another order, and may differ in the
+    last bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def prior_weight(target: NDArray, weight: NDArray | None, prior: float) -> Floats:

@@ -19,6 +19,7 @@ Shapes: L lambdas, K folds, M filled bins, each of one class.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -542,13 +543,22 @@ def load_shards(paths: Iterable[Path]) -> FoldedHistograms:
     """What `FoldedHistograms.save` wrote of the shards of samples, added up, read one at a time.
 
     Raises:
-        InputError: none; files that hold something else; everything in which any differs from the first.
+        InputError: none; files that hold something else; everything in which any differs from the first; a shard that
+            is there twice, whose samples would seem to be twice as many.
     """
     total: FoldedHistograms | None = None
     problems, first = Problems(), ""
+    known: dict[bytes, Path] = {}
     for path in paths:
         try:
             one = FoldedHistograms.load(path)
+            with path.open("rb") as file:
+                earlier = known.setdefault(hashlib.file_digest(file, "sha256").digest(), path)
+            if earlier is not path and any(fold.rows.any() for fold in one.folds):
+                problems.add(
+                    f"{path} holds the same counts as {earlier}: give each shard once, or its rows count twice"
+                )
+                continue
             total, first = (one, str(path)) if total is None else (total + one, first)
         except InputError as error:
             problems.add(*(p if str(path) in p else f"{path}: {p} (compared with {first})" for p in error.problems))

@@ -60,6 +60,8 @@ BEYOND = 1e6
 """Log-odds that no score reaches: the threshold of alerting on nobody, and negative, on everybody."""
 FEWER_REPEATS = 20_000
 """Lambdas over which cross-fitting divides the samples twice only, so that its tables stay small."""
+AT_ONCE = 32
+"""Resamples whose choices are looked at together."""
 NEARNESS = 1e-9
 """What nearness to probability 0.5 is worth beside a metric of the whole lambda, with a guarantee: a tie-break."""
 
@@ -483,30 +485,56 @@ class _Choosing:
     ) -> dict[str, Estimate]:
         """What the point achieves, less the optimism of choosing again on resamples."""
         assert self.bootstrap is not None
-        of_priors: dict[float | None, tuple[list[dict[str, Floats]], list[dict[str, Floats]]]] = {}
+        there: list[list[dict[str, Floats]]] = []
+        here: list[list[dict[str, Floats]]] = []
         for w in bootstraps(task, int(self.bootstrap), self.seed):
             (choices,) = self._judged(task, [w])
             lam, _ = pick(with_error(choices, error), rule)
             lowest = choices.lowest[lam, np.arange(len(lam))]
             for index, part in self.source.parts(np.unique(lam)):
-                for i, row in zip(index, part.log_odds, strict=True):
-                    for some in np.array_split(mine := np.flatnonzero(lam == i), math.ceil(len(mine) / 64)):
-                        weights = np.ascontiguousarray(w.values[:, some].T)
-                        limits = [_between(lowest[r], row[v > 0]) for r, v in zip(some, weights, strict=True)]
-                        decided = Decided(
-                            row >= np.array(limits)[:, None],
-                            np.broadcast_to(row, weights.shape),
-                            None if self.calibrate is None else self._calibrated(row, task, weights),
-                        )
-                        for prior in self.need.priors or (None,):
-                            there, here = of_priors.setdefault(prior, ([], []))
-                            there.append(figures(task, scores, decided, weights, prior))
-                            here.append(figures(task, scores, decided, task.weight, prior))
+                chose = [(row, np.flatnonzero(lam == i)) for i, row in zip(index, part.log_odds, strict=True)]
+                jobs = [
+                    (row, mine[start : start + AT_ONCE])
+                    for row, mine in chose
+                    for start in range(0, len(mine), AT_ONCE)
+                ]
+                found = per_lambda(self._chosen_again(jobs, w, lowest, task, scores), len(jobs))
+                there += [of_job[0] for of_job in found]
+                here += [of_job[1] for of_job in found]
         told = [
-            less_optimism(point.metrics, _joined(there), _joined(here), self.confidence)
-            for there, here in of_priors.values()
+            less_optimism(point.metrics, _joined(of_there), _joined(of_here), self.confidence)
+            for of_there, of_here in zip(zip(*there, strict=True), zip(*here, strict=True), strict=True)
         ]
         return {name: worst(name, [each[name] for each in told]) for name in told[0]}
+
+    def _chosen_again(
+        self,
+        jobs: Sequence[tuple[NDArray[np.floating], NDArray[np.intp]]],
+        w: Weighting,
+        lowest: Floats,
+        task: Task,
+        scores: Scores,
+    ) -> Callable[[int], tuple[list[dict[str, Floats]], list[dict[str, Floats]]]]:
+        """What the choices of some resamples achieve on these, and on the samples themselves, for each prior.
+
+        Args:
+            jobs: a lambda's (N,) log-odds, and which of the weightings chose it.
+            lowest: (R,) the lowest log-odds that each alerts on.
+        """
+
+        def of_job(at: int) -> tuple[list[dict[str, Floats]], list[dict[str, Floats]]]:
+            row, some = jobs[at]
+            weights = np.ascontiguousarray(w.values[:, some].T)
+            limits = [_between(lowest[r], row[v > 0]) for r, v in zip(some, weights, strict=True)]
+            calibrated = None if self.calibrate is None else self._calibrated(row, task, weights)
+            decided = Decided(row >= np.array(limits)[:, None], row[None], calibrated)
+            there, here = (
+                [figures(task, scores, decided, of_sample, prior) for prior in self.need.priors or (None,)]
+                for of_sample in (weights, task.weight)
+            )
+            return there, here
+
+        return of_job
 
     def _calibrated(self, row: NDArray[np.floating], task: Task, weights: NDArray[np.floating]) -> NDArray[np.float32]:
         """(R, N) a lambda's log-odds calibrated by each of some resamples."""

@@ -15,7 +15,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -53,6 +53,7 @@ from tunelater.distributions import Lambda, Lambdas
 from tunelater.engines import Engine
 from tunelater.guarantee import check_enough, claims_of, problems_of_division
 from tunelater.intervals import Estimate
+from tunelater.metrics import one_thread
 from tunelater.models import TRUNKS, build, problems_of_images
 from tunelater.needs import Columns, Cost, Need, problems_of_needs
 from tunelater.points import FORMAT, OperatingPoint
@@ -601,7 +602,9 @@ class _Predicting:
             return rows
         if not self.stream.sound:
             return _beside(rows.kept.slice(0, 0), RESULT.empty_table())  # what would not be written is not scored
-        return _beside(rows.kept, _predict_piece(self.run, self.point, rows.samples))
+        # Rows of tables are scored as Ray's processes do it, to the last bit.
+        with one_thread() if isinstance(self.run.form, TableForm) else nullcontext():
+            return _beside(rows.kept, _predict_piece(self.run, self.point, rows.samples))
 
 
 def _read(part: Part) -> Iterator[Any]:
