@@ -6,12 +6,16 @@ so that the lambdas' ROC curves have different slopes and cross. The true rates 
 closed form. Each repetition draws as many cases as hold the stated number of positives on average, and asks for four
 needs; the uncertified choice is the best point that meets the same constraints on all of the cases.
 
-`--quick` repeats little, to see that it runs. `--split` compares shares of the samples that certify.
+`--quick` repeats little, to see that it runs. `--split` compares shares of the samples that certify. `--moved`
+certifies on a reference at 10% positive for a field at 3% or 20%, of which there are unlabelled cases
+(`tunelater.renewal`): the truth is that of the field, and the lambdas' log ratios are no straight lines, as Platt's map
+has them.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,9 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from tunelater.data.splits import UNKNOWN
+from tunelater.distributions import Lambdas
 from tunelater.guarantee import SHARE, Claim, Uncertified, claims_of, guaranteed
+from tunelater.losses import logit
 from tunelater.metrics import Curve, Labels, Ranking, threshold_metric
+from tunelater.problems import InputError
+from tunelater.renewal import Renewal, Samples
 from tunelater.scoring import Scores
+from tunelater.shift import Reference
 
 CONFIDENCE = 0.9
 ANGLES = np.array([0.0, 0.35, 0.7])
@@ -162,10 +172,66 @@ def split(pool: ProcessPoolExecutor, repeats: int) -> None:
                 print(f"| {share} | {prior:.1%} | {positives} | {need} | {line(rows[:, j])} |", flush=True)
 
 
+MOVED = tuple((n, prior, new) for prior in (0.03, 0.2) for n, new in ((100, 1000), (300, 1000), (300, 5000)))
+"""Positives of the reference, share of positives in the field, and cases from there."""
+NEEDS_OF_FIELD = (Asked(("precision>=0.5",), "recall"), Asked(("precision>=0.4", "alert_rate<=0.3"), "recall"),
+                  Asked(("recall>=0.8",), "precision"))  # fmt: skip
+
+
+def renewed(job: tuple[int, float, int, range]) -> NDArray:
+    """(repeats, needs, 2) certified, and certified and true in the field."""
+    positives, prior, new, seeds = job
+    reference, field = Mixtures(0.1), Mixtures(prior)
+    rows = np.full((len(seeds), len(NEEDS_OF_FIELD), 2), np.nan)
+    for row, seed in zip(rows, seeds, strict=True):
+        rng = np.random.default_rng([seed, positives, new, round(1000 * prior)])
+        known, cases = reference.draw(rng, positives), field.draw(rng, round(new * prior))
+        cases = dataclasses.replace(cases, target=np.full(len(cases.target), UNKNOWN, np.int8), prior=known.prior)
+
+        def samples(scores: Scores) -> Samples:
+            def of(lambdas: Lambdas) -> Scores:
+                at = [int(np.flatnonzero(a == ANGLES)[0]) for a in lambdas["angle"]]
+                return dataclasses.replace(scores, log_odds=scores.log_odds[at], lambdas=lambdas)
+
+            return Samples(of, {"angle": ANGLES}, len(scores.target))
+
+        for cell, need in zip(row, NEEDS_OF_FIELD, strict=True):
+            words = {"maximize": need.objective, "subject_to": list(need.subject_to)}
+            renewal = Renewal(
+                samples(known), samples(cases), words, CONFIDENCE, {"angle": ANGLES[1]}, 0.1, Reference.of
+            )
+            try:
+                point = renewal.renewed(prior).point
+            except InputError:
+                cell[0] = False
+                continue
+            threshold = point.log_odds_threshold + logit(known.prior) - logit(point.prior)
+            c = field.truth(int(np.flatnonzero(point.lam["angle"] == ANGLES)[0]), threshold)
+            constraints = [claim.constraint for claim in claims_of(need.subject_to)]
+            cell[:] = True, all(bool(x.holds(x.metric.values(c))[0]) for x in constraints)
+    return rows
+
+
+def moved(pool: ProcessPoolExecutor, repeats: int) -> None:
+    print(f"\n{repeats:,} repetitions a row:\n")
+    print("| need | field | positives of the reference | new cases | held | certified |")
+    print("|---|---|---|---|---|---|")
+    for positives, prior, new in MOVED:
+        pieces = [range(start, min(start + 25, repeats)) for start in range(0, repeats, 25)]
+        rows = np.concatenate(list(pool.map(renewed, [(positives, prior, new, piece) for piece in pieces])))
+        for need, cells in zip(NEEDS_OF_FIELD, rows.transpose(1, 0, 2), strict=True):
+            certified = cells[:, 0] == 1
+            false = (certified & (cells[:, 1] == 0)).mean()
+            error = math.sqrt(false * (1 - false) / len(rows))
+            told = f"{1 - false:.3f} ± {error:.3f} | {certified.mean():.3f}"
+            print(f"| {need} | {prior:.0%} | {positives} | {new:,} | {told} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--split", action="store_true")
+    parser.add_argument("--moved", action="store_true")
     parser.add_argument("--large", action="store_true", help="also 100, 200 and 500 positives at 0.1%%")
     parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=1)
@@ -175,6 +241,8 @@ def main() -> None:
     with ProcessPoolExecutor(asked.workers) as pool:
         if asked.split:
             split(pool, repeats)
+        elif asked.moved:
+            moved(pool, repeats)
         else:
             table(pool, (*CELLS, *(LARGE if asked.large else ())), repeats, share=SHARE)
     print(f"\n{time.perf_counter() - start:.0f} s with {asked.workers} process(es)")

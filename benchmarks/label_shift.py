@@ -3,6 +3,7 @@
     python benchmarks/label_shift.py train FOLDER_OF_TABLES --scores CACHE [--more creditcard.csv] [--seeds 3]
     python benchmarks/label_shift.py adapt --scores CACHE
     python benchmarks/label_shift.py shift-test --scores CACHE
+    python benchmarks/label_shift.py images [--draws 100]
     python benchmarks/label_shift.py prior
     python benchmarks/label_shift.py monitor [--streams 500]
     python benchmarks/label_shift.py quapy      (with QuaPy installed)
@@ -17,13 +18,17 @@ validation rows) for the prior estimated from it without labels (`adopted`, and 
 estimated from its labels, and for the true one. Costs per case are those of all held-back rows, weighted to the true
 prior, so that the sample's luck is not counted.
 
-`shift-test`: how often the test says drift where there is label shift alone, and where a column has moved. `prior` and
+`shift-test`: how often the test says drift where there is label shift alone, and where a column has moved. `images`:
+the same for images (scikit-learn's digits), by their scores and by the pooled features, where they are darker or
+blurred. `prior` and
 `monitor` draw binormal scores, of which the truth is known.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -32,12 +37,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from scipy.stats import norm
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score
 
 import tunelater
 from defaults import HEADERLESS
 from links import markdown
+from tunelater import recipes
+from tunelater.config import ImagesConfig
+from tunelater.data.image_form import ImageSource
 from tunelater.data.reading import read_table
+from tunelater.data.splits import TensorSplit
+from tunelater.distributions import at as at_lambda
 from tunelater.losses import logit
 from tunelater.metrics import prior_weight
 from tunelater.monitoring import Monitor
@@ -257,6 +270,73 @@ def shift_table(results: pd.DataFrame) -> str:
     return "\n\n".join(told)
 
 
+def darker(x: torch.Tensor, config: ImagesConfig, share: float) -> torch.Tensor:
+    """Normalised images (N, 3, H, W) with a share of their brightness."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in (config.mean, config.std))
+    return ((x * std + mean) * share - mean) / std
+
+
+def blurred(x: torch.Tensor, _: ImagesConfig, share: float) -> torch.Tensor:
+    """Images mixed with means of 3 x 3 pixels."""
+    around = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+    return (1 - share) * x + share * torch.nn.functional.avg_pool2d(around, 3, 1)
+
+
+CHANGES = (
+    ("none", darker, 1.0),
+    ("0.97 of the brightness", darker, 0.97),
+    ("0.9 of the brightness", darker, 0.9),
+    ("a tenth blurred", blurred, 0.1),
+    ("half blurred", blurred, 0.5),
+)
+
+
+def images_table(draws: int, *, n: int = 200, n_reference: int = 400, epochs: int = 8) -> str:
+    """How often drift is said of n unlabelled digits, of which a share is 8, each time against others that were held
+    back."""
+    torch.set_num_threads(1)
+    digits = load_digits()
+    with tempfile.TemporaryDirectory() as folder:
+        for i, (pixels, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
+            place = Path(folder, "digits", "eight" if digit == 8 else "other")
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((pixels * 15.9).astype(np.uint8)).save(place / f"{i}.png")
+        config = recipes.shortened(recipes.images("resnet32", size=8), epochs)
+        config = dataclasses.replace(config, early_stopping=None)
+        source = ImageSource(cache=Path(folder, "cache"))
+        data = Path(folder, "digits")
+        run = tunelater.fit(data, positive="eight", images=source, config=config, fractions=(0.4, 0.3, 0.3))
+        whole = run.form.labelled(data, source).samples
+        held = whole.take(torch.from_numpy(np.concatenate([run.rows["validation"], run.rows["test"]])))
+        x, y = held.inputs(slice(0, len(held))), held.target
+    assert config.images is not None
+    grid = run.config.lambdas.grid(3)
+    lam = {name: np.asarray(values)[[0, 4, 8]] for name, values in grid.items()}
+    seen = {}
+    for name, change, share in CHANGES:
+        samples = TensorSplit(change(x, config.images, share), y)
+        seen[name] = run.score(samples, lam, split="held"), run.features(samples, at_lambda(lam, 1))
+    print(f"AUC {roc_auc_score(y, seen['none'][0].log_odds[1]):.3f} of {len(y)} images held back", flush=True)
+    target, told = y.numpy(), []
+    for prior in (0.03, 0.2):
+        for name, (scores, features) in seen.items():
+            rejected = np.zeros(2)
+            for draw in range(draws):
+                rng = np.random.default_rng([draw, round(100 * prior)])
+                order = rng.permutation(len(target))
+                known, rest = order[:n_reference], order[n_reference:]
+                positives = round(n * prior)
+                at = np.concatenate([rest[target[rest] == 1][:positives], rest[target[rest] == 0][: n - positives]])
+                reference = Reference.of(taken(seen["none"][0], known), scores.lam(1))
+                new = unlabelled(taken(scores, at))
+                for j, given in enumerate((None, (seen["none"][1][known], features[at]))):
+                    rejected[j] += check_label_shift(reference, new, features=given, draws=199, seed=draw).p < 0.05
+            row = {"positive": f"{prior:.0%}", "change": name}
+            told.append({**row, "scores": rejected[0] / draws, "and pooled features": rejected[1] / draws})
+            print(told[-1], flush=True)
+    return markdown(pd.DataFrame(told).set_index(["positive", "change"]).map("{:.2f}".format))
+
+
 # ------------------------------------------------------------------------------------------- known truth
 
 
@@ -369,7 +449,7 @@ def quapy_table(folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=["train", "adapt", "shift-test", "prior", "monitor", "quapy"])
+    parser.add_argument("job", choices=["train", "adapt", "shift-test", "images", "prior", "monitor", "quapy"])
     parser.add_argument("folder", type=Path, nargs="?", help="of tables, to train on")
     parser.add_argument("--more", type=Path, nargs="*", default=[], help="further tables")
     parser.add_argument("--scores", type=Path, help="folder of cached scores")
@@ -392,6 +472,8 @@ def main() -> None:
         if arguments.out:
             results.to_csv(arguments.out, index=False)
         print(table(results))
+    elif arguments.job == "images":
+        print(images_table(arguments.draws))
     elif arguments.job == "prior":
         print(prior_table(arguments.runs))
     elif arguments.job == "monitor":

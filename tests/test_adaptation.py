@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.decomposition import PCA
 from typer.testing import CliRunner
 
 from tunelater import adaptation
-from tunelater.adaptation import CHOSEN, DRIFTED, KEPT, Adaptation, Audit, adapt, watch
+from tunelater.adaptation import CHOSEN, DRIFTED, KEPT, UNMET, Adaptation, Audit, adapt, watch
 from tunelater.cli import app
 from tunelater.config import Config
 from tunelater.distributions import LambdaSpace, Linear, PointMass
@@ -158,7 +159,7 @@ def test_records_are_a_chain_and_read_again(world: World, tmp_path: Path) -> Non
     ("change", "message"),
     [
         ({"format": "tunelater.audit/9"}, "later version"),
-        ({"outcome": "maybe"}, "outcome is drifted, kept, chosen"),
+        ({"outcome": "maybe"}, "outcome is drifted, unmet, kept, chosen"),
         ({"outcome": DRIFTED}, "has a point unless drifted"),
         ({"before": 3, "when": None}, "'when' of an audit is a str.*\n?.*'before' of an audit is a dict"),
         ({"previous": {"digest": "x", "point": {}}}, "operating point has format"),
@@ -253,13 +254,107 @@ def test_a_point_for_a_range_of_priors_stays_within_it(world: World) -> None:
     assert done.audit.prior["chosen_for"] == pytest.approx([done.audit.prior["low"], done.audit.prior["high"]])
 
 
-def test_needs_that_cannot_be_met_at_the_new_prior_say_so(world: World, tmp_path: Path) -> None:
+def test_needs_that_nothing_meets_leave_a_record_and_a_code_of_their_own(world: World, tmp_path: Path) -> None:
     need = {"maximize": "specificity", "subject_to": ["recall>=0.6", "precision>=0.2"]}
-    point = tune(world.run, world.table, **need, grid=2)  # type: ignore[arg-type]
-    rare = cases(3000, 0.0005, 9).drop(columns="y")
-    with pytest.raises(InputError, match="at the new share of positives"):
-        adapt(world.run, rare, at=point, reference=world.table, grid=2, out=tmp_path / "new.json")
-    assert not any(tmp_path.iterdir())
+    tune(world.run, world.table, **need, grid=2, out=tmp_path / "point.json")  # type: ignore[arg-type]
+    cases(3000, 0.0005, 9).drop(columns="y").to_csv(tmp_path / "rare.csv", index=False)
+    (tmp_path / "out").mkdir()
+    out = tmp_path / "out" / "new.json"
+    words = ["adapt", world.folder / "run", tmp_path / "rare.csv", "--at", tmp_path / "point.json", "--out", out]
+    done = runner.invoke(app, [*map(str, words), "--reference", str(world.folder / "table.csv"), "--grid", "2"])
+    assert done.exit_code == 5
+    assert "no operating point was written" in done.stderr
+    assert [p.name for p in out.parent.iterdir()] == ["new.audit.json"]
+    audit = Audit.load(out.parent / "new.audit.json")
+    assert (audit.outcome, audit.after) == (UNMET, None)
+    assert audit.needs["after"]["subject_to"] == need["subject_to"]
+    attainable = "\n".join(audit.needs["attainable"])
+    assert "precision reaches" in attainable
+    assert "precision>=0.2 costs recall" in attainable
+    assert audit.needs["attainable"][1] in done.stdout
+    assert {"recall", "precision"} <= audit.before.keys()
+    assert audit.before["precision"][0] < 0.2
+
+
+def certified(world: World, **need: object) -> OperatingPoint:
+    return tune(world.run, world.table, grid=3, guarantee=0.9, **need)  # type: ignore[arg-type]
+
+
+def test_a_guarantee_is_renewed_at_the_new_share(world: World) -> None:
+    point = certified(world, maximize="precision", subject_to="recall>=0.5")
+    done = adapt(world.run, world.folder / "field.csv", at=point)
+    assert done.audit.outcome == CHOSEN
+    assert done.point is not None
+    assert done.point.certificate is not None
+    assert done.point.certificate["constraints"][0]["constraint"] == "recall>=0.5"
+    told = done.audit.guarantee
+    assert (told["before"], told["asked"], told["after"]) == (0.9, 0.9, 0.9)
+    assert "validation scores that the run keeps" in told["told"]
+    assert done.audit.changed[-1].startswith("guarantee: by ")
+
+
+def test_a_certified_point_stays_with_its_certificate_where_no_other_share_shows(world: World) -> None:
+    point = certified(world, maximize="precision", subject_to="recall>=0.5")
+    done = adapt(world.run, cases(1500, PRIOR, 5).drop(columns="y"), at=point)
+    assert (done.audit.outcome, done.point) == (KEPT, point)
+    assert done.audit.guarantee["after"] == 0.9
+
+
+def test_labelled_cases_certify_what_depends_on_the_share(world: World) -> None:
+    new = cases(3000, FIELD_PRIOR, 12)
+    point = tune(world.run, world.table, maximize="recall", subject_to="precision>=0.6", grid=3)
+    done = adapt(world.run, new, at=point, guarantee=0.9)
+    assert done.point is not None
+    assert done.point.certificate is not None
+    assert done.point.split == "new"
+    assert done.point.prior == pytest.approx((new["y"] == "bad").mean())
+    assert done.audit.guarantee == {
+        "before": None, "asked": 0.9, "after": 0.9, "told": done.audit.guarantee["told"]
+    }  # fmt: skip
+    assert done.audit.guarantee["told"].startswith("by new cases")
+
+
+def test_a_guarantee_that_cannot_be_renewed_is_said_to_be_gone(world: World, tmp_path: Path) -> None:
+    point = certified(world, maximize="recall", subject_to="precision>=0.3")
+    point.save(tmp_path / "point.json")
+    cases(3000, 0.01, 6).drop(columns="y").to_csv(tmp_path / "rare.csv", index=False)
+    words = ["adapt", world.folder / "run", tmp_path / "rare.csv", "--at", tmp_path / "point.json"]
+    done = runner.invoke(app, [*map(str, words), "--out", str(tmp_path / "new.json")])
+    assert done.exit_code == 0, done.stderr
+    assert "the new point has no guarantee" in done.stderr
+    assert "guarantee: none at 0.9 could be had" in done.stdout
+    assert "positives" in Audit.load(tmp_path / "new.audit.json").guarantee["told"]
+    assert OperatingPoint.load(tmp_path / "new.json").certificate is None
+
+
+def test_a_guarantee_that_makes_no_sense_is_refused_with_the_rest(world: World, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        adapt(world.run, world.folder / "field.csv", at=world.point, guarantee=1.5, alpha=2.0)
+    told = "\n".join(caught.value.problems)
+    assert all(part in told for part in ("confidence of a guarantee", "the point has none", "alpha is"))
+
+
+def test_a_table_larger_than_memory_is_refused_before_it_is_read(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = tmp_path / "large.csv"
+    pd.concat([cases(20_000, PRIOR, 1)] * 2).to_csv(large, index=False)
+    monkeypatch.setattr(type(world.run.form), "field", None)
+    with pytest.raises(InputError) as caught:
+        adapt(world.run, large, at=world.point, reference=large, memory_mb=1, alpha=2.0, out=tmp_path / "new.json")
+    assert sum("read as a whole" in problem for problem in caught.value.problems) == 1  # the same for both
+    assert "random sample" in caught.value.problems[0]
+    with pytest.raises(InputError, match="smaller batches"):
+        watch(world.run, large, at=world.point, state=tmp_path / "state.json", memory_mb=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["large.csv"]
+
+
+def test_principal_components_are_those_of_both_together() -> None:
+    rng = np.random.default_rng(0)
+    known, new = rng.normal(size=(80, 6)) * np.arange(1, 7), rng.normal(size=(50, 6)) + 2
+    expected = PCA(3).fit_transform(np.concatenate([known, new]))
+    found = np.concatenate(adaptation.principal(known, new, 3))
+    assert np.abs(found) == pytest.approx(np.abs(expected), abs=1e-8)
 
 
 # ------------------------------------------------------------------------------------------- watch
@@ -383,3 +478,16 @@ def test_the_command_that_is_told_for_labelled_cases_runs(world: World, tmp_path
     (command,) = [line for line in done.stdout.splitlines() if line.startswith("Next: tunelater tune")]
     assert "--cost fn=10.0,fp=1.0" in command
     assert runner.invoke(app, shlex.split(command)[2:]).exit_code == 0
+
+
+def test_what_is_wrong_with_a_watch_is_told_beside_a_point_of_another_model(world: World, tmp_path: Path) -> None:
+    other = dataclasses.replace(world.point, model="0" * 16)
+    with pytest.raises(InputError) as caught:
+        watch(
+            world.run, cases(50, PRIOR, 1), at=other, state=tmp_path / "s.json", limits=["recall>=3", "cost<=x"],
+            prior=1.0, alarm_rate=0.0,
+        )  # fmt: skip
+    told = "\n".join(caught.value.problems)
+    for part in ("belongs to model 0000", "no bound can be 3", "a prior lies in (0, 1)", "alpha is"):
+        assert part in told, part
+    assert not any(tmp_path.iterdir())

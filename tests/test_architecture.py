@@ -34,6 +34,7 @@ LAYERS = [
     ["search"],
     ["honesty"],
     ["tuning"],
+    ["renewal"],
     ["monitoring"],
     ["streaming"],
     ["runs"],

@@ -1,6 +1,7 @@
 """Calibration maps against closed forms, slow loops and scikit-learn; reliability and the Brier decomposition."""
 
 import dataclasses
+import itertools
 import json
 import math
 import warnings
@@ -551,6 +552,32 @@ def test_diagram_of_several_series_is_written(suffix: str, tmp_path: Path) -> No
     draw_reliability({"link": reliability(s, y), "softmax": reliability(3 * s, y)}, path, title="A table")
     assert path.stat().st_size > 5000
     assert path.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml")
+
+
+@pytest.mark.parametrize("spread", [0.5, 2.0, 5.0, 9.0])
+@pytest.mark.parametrize("prior", [0.001, 0.05, 0.5])
+def test_labels_of_a_diagram_do_not_touch(
+    spread: float, prior: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    found: list[list[tuple[float, float]]] = []
+    save = Figure.savefig
+
+    def measured(figure: Figure, *args: object, **options: object) -> None:
+        save(figure, *args, **options)  # type: ignore[arg-type]
+        (axes,) = figure.axes
+        boxes = [[label.get_window_extent() for label in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis)]
+        found.extend([[(b.x0, b.x1) for b in boxes[0]], [(b.y0, b.y1) for b in boxes[1]]])
+
+    monkeypatch.setattr(Figure, "savefig", measured)
+    rng = np.random.default_rng(0)
+    s = rng.normal(np.log(prior / (1 - prior)), spread, 2000)
+    draw_reliability(reliability(s, (rng.random(2000) < expit(s)).astype(np.int8)), tmp_path / "diagram.png")
+    assert len(found) == 2
+    for labels in found:
+        assert len(labels) >= 1
+        assert all(end < start for (_, end), (start, _) in itertools.pairwise(labels))
 
 
 def test_all_problems_of_a_diagrams_file_come_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

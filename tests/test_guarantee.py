@@ -19,7 +19,11 @@ from tunelater.guarantee import (
     Candidate,
     Certificate,
     Claim,
+    FieldPrior,
     Uncertified,
+    _least_slack,
+    _Rates,
+    _worst_of_mixed,
     certify,
     claims_of,
     divided,
@@ -389,3 +393,36 @@ def test_of_a_range_of_priors_only_rates_within_a_class_can_be_certified() -> No
     assert guaranteed(scores, claims, fewest_alarms, prior=prior) == guaranteed(scores, claims, fewest_alarms)
     (told,) = problems_of(lambda: guaranteed(scores, claims_of(["npv>=0.5"]), fewest_alarms, prior=prior))
     assert "got prior 0.01 to 0.2" in told
+
+
+# ------------------------------------------------------------------------------------------- another share of positives
+
+
+FIELD = FieldPrior(0.02, 0.06, 0.05, 0.04)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    text=st.sampled_from(["precision>=0.4", "npv>=0.97", "accuracy>=0.9", "alert_rate<=0.1", "alert_rate>=0.02",
+                          "precision<=0.7"]),
+    counts=st.tuples(*[st.integers(0, 400)] * 4),
+)  # fmt: skip
+def test_the_worst_of_a_mixed_rate_is_the_worst_of_the_box(text: str, counts: tuple[int, ...]) -> None:
+    """By a grid over all shares of positives, recalls and fprs that are allowed: nothing inside is worse than what is
+    told, and a claim holds where all of it does."""
+    (claim,) = claims_of([text], field=FIELD)
+    rates = _Rates.of_counts(claim, *counts, 0.9)
+    axes = (np.linspace(*ends, 7) for ends in ((FIELD.low, FIELD.high), rates.recall, rates.fpr))
+    prior, recall, fpr = (x.ravel() for x in np.meshgrid(*axes))
+    tp, fp = prior * recall, (1 - prior) * fpr
+    zero = np.zeros_like(tp)
+    c = Curve(zero, tp, fp, tp, fp, zero, prior, 1 - prior)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = claim.constraint.metric.values(c)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return
+    worst = values.min() if claim.is_floor else values.max()
+    told = _worst_of_mixed(claim, rates)
+    assert told == pytest.approx(worst, abs=1e-9) or math.isnan(told)
+    assert (_least_slack(claim, rates) >= 0) == bool(claim.constraint.holds(np.array([worst]))[0])

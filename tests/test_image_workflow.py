@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -26,6 +27,7 @@ from tunelater.data.image_form import ImageForm, ImageSource
 from tunelater.data.splits import UNKNOWN
 from tunelater.problems import DoubtfulInputWarning, InputError
 from tunelater.runs import Run
+from tunelater.scoring import score
 from tunelater.workflow import evaluation, fit, predict, tune
 
 SIZE = 12
@@ -93,6 +95,33 @@ def test_new_images_have_all_labels_some_or_none(place: Path, tmp_path: Path) ->
     listed.assign(label="bent").to_csv(tmp_path / "list.csv", index=False)
     with pytest.raises(InputError, match="does not know: 'bent'"):
         run.form.field(tmp_path / "list.csv", reading(place))
+
+
+def test_images_that_look_otherwise_have_drifted(place: Path, tmp_path: Path) -> None:
+    """With the images that the run was fitted on, the pooled features are tested, and not the scores alone."""
+    point = tune(Run.load(place / "run"), place / "parts", **NEED, images=reading(place))
+    new = parts(tmp_path / "new", 60, 30, seed=8)
+    told = {"at": point, "reference": place / "parts", "grid": 2, "images": reading(place)}
+    done = adapt(place / "run", new, **told)  # type: ignore[arg-type]
+    assert {part["name"] for part in done.audit.tests["parts"]} >= {"scores", "inputs"}
+    assert done.audit.tests["explained"]
+    for file in new.rglob("*.png"):
+        Image.open(file).point(lambda v: v // 2 + 100).save(file)
+    done = adapt(place / "run", new, **told)  # type: ignore[arg-type]
+    p = {part["name"]: part["p"] for part in done.audit.tests["parts"]}
+    assert done.point is None
+    assert p["inputs"] <= 0.01
+
+
+def test_pooled_features_are_those_that_scores_are_made_of(place: Path) -> None:
+    run = Run.load(place / "run")
+    samples = run.form.labelled(place / "parts", reading(place)).samples
+    lam = run.config.lambdas.median
+    features = run.features(samples, lam)
+    with torch.inference_mode():
+        margins = run.model.logits(torch.from_numpy(features), lam).diff(dim=1)[:, 0]
+    expected = score(run.model, samples, {k: np.array([v]) for k, v in lam.items()}, run.family, link=False)
+    assert np.allclose(margins.numpy(), expected.log_odds[0], atol=1e-4)
 
 
 def test_a_folder_is_fitted_tuned_assessed_and_predicted_on(place: Path, tmp_path: Path) -> None:

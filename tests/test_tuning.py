@@ -452,7 +452,9 @@ def test_decisions_are_those_of_the_log_odds_that_are_shown(prior: float) -> Non
 def test_upper_bounds_of_priors_and_costs(value: float) -> None:
     with pytest.raises(InputError, match="a prior lies in"):
         OperatingGrid(scores(), prior=value)
-    assert problems_of_needs(maximize="f1", prior=value) == [f"a prior lies in (0, 1), got {value}"]
+    assert problems_of_needs(maximize="f1", prior=value) == [
+        f"a prior lies in (0, 1), got {value}: give the share of positives, such as 0.01"
+    ]
     if np.isinf(value):
         with pytest.raises(InputError, match="cost fn must be 0 or more and finite"):
             Cost(fn=value)

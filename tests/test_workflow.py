@@ -593,6 +593,12 @@ def test_doubtful_and_wrong_arguments_of_fit(frame: pd.DataFrame) -> None:
         quiet_fit(weighted, target=TARGET, positive=POSITIVE, weight="w")
     assert "train rows of class 1" in str(error.value)
     assert "validation rows of class 1" in str(error.value)
+    run = quiet_fit(frame.assign(w=1.0), target=TARGET, positive=POSITIVE, weight="w", config=QUICK)
+    with pytest.raises(InputError) as error:
+        tune(run, weighted, prior=1.0, **NEED)
+    told = "\n".join(error.value.problems)
+    assert "a prior lies in (0, 1)" in told
+    assert "got none of class 1 (or no weight)" in told
     with pytest.raises(InputError, match=r"row 1: 'nan'"):
         quiet_fit(frame.assign(w=np.nan), target=TARGET, positive=POSITIVE, weight="w")
 

@@ -2,7 +2,8 @@
 
 `adapt` estimates the share from new cases, with labels or without, tests whether that share is all that has changed,
 and chooses again under the same needs, on scores of validation samples that the run keeps. The model stays. Where the
-inputs themselves have drifted it chooses nothing. What it found, and why it did what it did, is an `Audit`.
+inputs themselves have drifted it chooses nothing. A guarantee is renewed, or else said to be gone. What it found, and
+why it did what it did, is an `Audit`.
 
 `watch` looks at batch after batch, and raises an alarm that is seldom false however long it goes on.
 """
@@ -17,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,26 +31,31 @@ from tunelater.assessment import assess, compare, same_lambda
 from tunelater.calibration import Platt
 from tunelater.data.forms import Data, FieldData
 from tunelater.data.image_form import ImageForm, ImageSource
-from tunelater.data.splits import UNKNOWN, TensorSplit
+from tunelater.data.reading import checked_table, size_in_memory
+from tunelater.data.splits import UNKNOWN, Split, TensorSplit
 from tunelater.distributions import Lambdas
+from tunelater.guarantee import RATES, Certificate, problems_of_division
 from tunelater.intervals import Estimate, effective_size
 from tunelater.losses import logit
 from tunelater.metrics import Constraint
-from tunelater.monitoring import Alarm, Monitor
+from tunelater.monitoring import Alarm, Monitor, problems_of_watching
 from tunelater.needs import Need
 from tunelater.points import OperatingPoint, sigmoid
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
+from tunelater.renewal import Renewal, Renewed, Samples, doubting, inside, why_not
 from tunelater.runs import Run, environment, output_problems
 from tunelater.scoring import Scores
 from tunelater.shift import Reference, ShiftTest, check_label_shift
 from tunelater.tuning import Infeasible, select_from
 from tunelater.workflow import (
     GRID,
+    doubts_of_guarantee,
     joined_by,
     labelled_samples,
     loaded_run,
     point_of_run,
     problems_of,
+    problems_of_groups,
     problems_of_point_file,
     problems_of_reading,
     replacing,
@@ -57,13 +64,18 @@ from tunelater.workflow import (
 
 AUDIT_FORMAT = "tunelater.audit/1"
 WATCH_FORMAT = "tunelater.watch/1"
-DRIFTED, KEPT, CHOSEN = "drifted", "kept", "chosen"
+DRIFTED, UNMET, KEPT, CHOSEN = "drifted", "unmet", "kept", "chosen"
+WITHOUT_POINT = (DRIFTED, UNMET)
 TESTED = 5
 """Lambdas whose scores are tested for drift: the point's and others, evenly over the grid."""
 MOST_INPUTS = 200
 """Columns of a table that are tested for drift one by one; of wider tables the scores alone are."""
+COMPONENTS = 50
+"""Of pooled features that are more than that many columns, the principal components that are tested."""
 ENOUGH_LABELS = 5
 """Of either class among the new cases, from which on a point may be chosen on them."""
+MEMORY_MB = 1024
+"""Bound on a table that is read as a whole, MiB."""
 REMEMBERED = 10_000
 """Batches that a watch knows again, so that its state stays small."""
 SPREADSHEETS = (".csv", ".csv.gz", ".parquet", ".pq")
@@ -78,7 +90,7 @@ class Audit:
     """What `adapt` found and did, for people who ask later. All of it is JSON types."""
 
     outcome: str
-    """`drifted` (no point), `kept` (the old point) or `chosen` (a new one)."""
+    """`drifted` or `unmet` (no point), `kept` (the old point) or `chosen` (a new one)."""
     verdict: str
     """The same in plain words, with why and what to do."""
     when: str
@@ -98,14 +110,17 @@ class Audit:
     tests: Mapping[str, Any]
     """`explained` by label shift, `p`, `alpha`, whether that was `overridden`, and the `parts`."""
     needs: Mapping[str, Any]
-    """What points were chosen for, `before` and `after`."""
+    """What points were chosen for, `before` and `after`; where nothing meets these, what is `attainable`."""
     before: Mapping[str, Sequence[float]]
     """[value, low, high] of each metric of the previous point at the new prior, on the reference; none if drifted. The
     intervals reach over the interval of the prior."""
     after: Mapping[str, Any] | None
-    """Of the point that is now in use: `digest`, `point` and `estimates`, as `before` has them; None if drifted."""
+    """Of the point that is now in use: `digest`, `point` and `estimates`, as `before` has them; None if none is."""
     changed: Sequence[str]
     """What changed, a sentence each."""
+    guarantee: Mapping[str, Any] = field(default_factory=dict)
+    """The confidence of the guarantee that the point had `before`, that was `asked` for, and that the point has
+    `after`, each None where there is none; `told` says in words what certified, or why nothing did."""
 
     def in_words(self) -> list[str]:
         """For people: what the new cases are, what was found, what changed."""
@@ -157,15 +172,16 @@ class Audit:
         for f in fields:
             kinds: tuple[type, ...] = {"str": (str,), "Sequence[str]": (list,)}.get(str(f.type), (dict,))
             kinds += (type(None),) if "None" in str(f.type) else ()
-            given = raw.get(f.name, ...)
+            given = raw.setdefault(f.name, {}) if f.name == "guarantee" else raw.get(f.name, ...)
             told = "nothing" if given is ... else repr(given)
             problems.check(isinstance(given, kinds), f"{f.name!r} of an audit is a {kinds[0].__name__}, got {told}")
         problems.raise_if_any()
-        outcomes = (DRIFTED, KEPT, CHOSEN)
+        outcomes = (*WITHOUT_POINT, KEPT, CHOSEN)
         problems.check(raw["outcome"] in outcomes, f"an outcome is {', '.join(outcomes)}, got {raw['outcome']!r}")
         has_point = raw["after"] is not None
         problems.check(
-            has_point != (raw["outcome"] == DRIFTED), f"an audit has a point unless {DRIFTED}, got {raw['outcome']}"
+            has_point != (raw["outcome"] in WITHOUT_POINT),
+            f"an audit has a point unless {' or '.join(WITHOUT_POINT)}, got {raw['outcome']}",
         )
         for name, told in (("previous", raw["previous"]), ("after", raw["after"])):
             if told is not None:
@@ -213,7 +229,8 @@ class Adaptation:
 
     audit: Audit
     point: OperatingPoint | None
-    """To use from now on: a new one, or the old one where it stays. None where the inputs have drifted."""
+    """To use from now on: a new one, or the old one where it stays. None where the inputs have drifted, or nothing
+    meets the needs: `audit.outcome` says which."""
     out: Path | None = None
     """Where the point was written."""
     record: Path | None = None
@@ -235,8 +252,10 @@ def adapt(
     alpha: float = 0.05,
     grid: int | Mapping[str, int | Sequence[float]] = GRID,
     simplest: bool = True,
+    guarantee: float | None = None,
     seed: int = 0,
     force: bool = False,
+    memory_mb: int = MEMORY_MB,
     images: ImageSource | None = None,
     problems: Sequence[str] = (),
 ) -> Adaptation:
@@ -246,6 +265,10 @@ def adapt(
     not, nothing is chosen. Otherwise the point's own needs are met again at that share: at the estimate, or, where the
     point is for a range of priors, over the estimate's interval. The old point stays where its prior lies within the
     interval and the new choice is no better than chance lets it be.
+
+    A point with a certificate gets a new one where that can be had (`tunelater.renewal`): on the new cases where all
+    have labels, otherwise on the reference. Where it cannot be had the new point has none, and the audit and a warning
+    say why. A certified point stays where its prior lies within the interval.
 
     Args:
         run: a run, or its folder.
@@ -261,14 +284,18 @@ def adapt(
         alpha: the error of the test: how often a mere change of the share is taken for drift.
         grid: with a reference, the lambdas to try; see `LambdaSpace.grid`.
         simplest: as in `tune`.
+        guarantee: the confidence at which the new point's constraints are certified; by default what the point had.
         seed: of everything random.
         force: replace an older point and audit.
+        memory_mb: bound on what a table may take, MiB: it is read as a whole.
         images: how image files are read, for a run on images.
         problems: what the caller found wrong already, to be told with the rest.
 
     Raises:
         InputError: everything wrong with the arguments and the data; nothing is written.
-        Infeasible: the needs cannot be met at the new share; the message says what is attainable.
+
+    Warns:
+        DoubtfulInputWarning: a guarantee that could not be renewed, or is in doubt.
     """
     found = Problems()
     found.add(*problems)
@@ -279,12 +306,24 @@ def adapt(
     point = point_of_run(at, loaded, found)
     known: _Known | None = None
     cases: _Cases | None = None
+    if guarantee is not None:
+        found.add(*problems_of_division(guarantee))
+        of_none = point is not None and not point.needs.get("subject_to")
+        found.check(
+            not of_none, "a guarantee is of constraints, and the point has none: `tunelater tune` with --subject-to"
+        )
+    elif point is not None and point.certificate is not None:
+        guarantee = Certificate.from_dict(point.certificate).confidence
     if loaded is not None:
+        too_large = _problems_of_size(loaded, data, memory_mb, SAMPLE)
+        if reference is not None:
+            too_large += _problems_of_size(loaded, reference, memory_mb, SAMPLE)
+        found.add(*too_large)
         with problems_of(found):
-            cases = _new_cases(loaded, data, images)
-        if point is not None:
+            cases = None if too_large else _new_cases(loaded, data, images)
+        if point is not None and not too_large:
             with problems_of(found):
-                known = _known(loaded, point, reference, grid, images)
+                known = _known(loaded, point, reference, grid, images, certifying=guarantee is not None)
     sound = isinstance(alpha, float) and 0 < alpha < 1
     found.check(sound, f"alpha is an error allowed, in (0, 1), such as 0.05; got {alpha!r}")
     found.check(
@@ -297,13 +336,31 @@ def adapt(
     assert known is not None
     assert cases is not None
     test = _tested(loaded, point, known, cases, alpha, seed)
-    made = _Adapting(loaded, point, known, cases, test, even_if_drifted, simplest).done(_origin(at, point))
+    made = _Adapting(loaded, point, known, cases, test, even_if_drifted, simplest, guarantee).done(_origin(at, point))
     texts = {} if record is None else {record: made.audit.to_json()}
     if out is not None and made.point is not None:
         texts[Path(out)] = _text_of(at, point) if made.audit.outcome == KEPT else made.point.to_json()
     _write_together(texts)
     placed = Path(out) if out is not None and made.point is not None else None
     return dataclasses.replace(made, out=placed, record=record)
+
+
+SAMPLE = "a random sample of its rows tells the share of positives nearly as well"
+
+
+def _problems_of_size(run: Run, data: Data, memory_mb: int, instead: str) -> list[str]:
+    """Why a table is not read as a whole."""
+    if not isinstance(data, str | Path) or run.form.name == ImageForm.name or not Path(data).exists():
+        return []
+    problems = Problems()
+    with problems_of(problems):
+        size = math.ceil(size_in_memory(checked_table(data)) / 2**20)
+        problems.check(
+            size <= memory_mb,
+            f"{data} takes about {size:,} MiB and is read as a whole, got a bound of {memory_mb:,}: {instead}, or "
+            "allow more (--memory, memory_mb)",
+        )
+    return list(problems)
 
 
 def _place_of_audit(out: str | Path | None, audit: str | Path | None) -> Path | None:
@@ -446,8 +503,10 @@ class _Known:
     """(L,) arrays: where there are scores, or may be; the point's own is among them."""
     n: int
     told: Mapping[str, Any]
-    inputs: NDArray[np.float32] | None = None
-    """(n, F) inputs of a table that is not too wide."""
+    samples: Split | None = None
+    """Those that are scored, where they are at hand and not the scores alone."""
+    own: Lambdas = field(default_factory=dict)
+    """(L,) those that would be there whatever the point."""
 
     def tested(self, lam: Mapping[str, float]) -> Lambdas:
         """The lambda of the point first, and some others."""
@@ -466,6 +525,7 @@ def _known(
     images: ImageSource | None,
     *,
     choosing: bool = True,
+    certifying: bool = False,
 ) -> _Known:
     problems = Problems()
     need: Need | None = None
@@ -481,12 +541,16 @@ def _known(
         problems.raise_if_any()
         assert run.validation is not None
         return _saved(run.validation, run)
+    own: Lambdas = {}
     with problems_of(problems):
-        lambdas = joined_by(joined_by(run.config.lambdas.grid(grid), run.config.lambdas.median), point.lam)
+        own = joined_by(run.config.lambdas.grid(grid), run.config.lambdas.median)
     with problems_of(problems):
         if isinstance(reference, str | Path) and Path(reference).is_dir() and images is not None:
             images = dataclasses.replace(images, path=None, folder=None)
-        samples, split, of_samples = labelled_samples(run, reference, "validation", ("train", "test"), images, columns)
+        apart: tuple[str, ...] = ("train", "test")
+        if certifying and run.config.early_stopping is not None:
+            apart = (*apart, "validation")
+        samples, split, of_samples = labelled_samples(run, reference, "validation", apart, images, columns)
         if need is not None:
             weight = None if samples.weight is None else samples.weight.numpy()
             problems.add(*need.problems_with(of_samples, samples.target.numpy(), weight, "choosing"))
@@ -498,8 +562,7 @@ def _known(
     def score(part: Lambdas) -> Scores:
         return dataclasses.replace(run.score(samples, part, split=split), columns=of_samples)
 
-    inputs = samples.x.numpy() if isinstance(samples, TensorSplit) and samples.x.shape[1] <= MOST_INPUTS else None
-    return _Known(score, lambdas, len(y), told, inputs)
+    return _Known(score, joined_by(own, point.lam), len(y), told, samples, own)
 
 
 def _problems_of_saved(run: Run, point: OperatingPoint, columns: Sequence[str]) -> list[str]:
@@ -528,26 +591,47 @@ def _saved(saved: Scores, run: Run) -> _Known:
 
     told = {"source": "the validation scores that the run keeps", "split": saved.split, "n": len(saved.target)}
     told |= {"positives": int((saved.target == 1).sum()), "fingerprint": run.data["fingerprint"]}
-    return _Known(score, saved.lambdas, len(saved.target), told)
+    return _Known(score, saved.lambdas, len(saved.target), told, own=saved.lambdas)
 
 
-def _reference_of(scores: Scores, point: OperatingPoint) -> Reference:
+def _reference_of(scores: Scores, lam: Mapping[str, float]) -> Reference:
     """With Platt's calibration, unless there are too few samples for it: the link alone is nearer then."""
     weight = np.ones(len(scores.target)) if scores.weight is None else scores.weight
     of_class = [weight[scores.target == c] for c in (0, 1)]
     enough = all(w.any() and effective_size(w) >= Platt.fewest for w in of_class)
-    return Reference.of(scores, point.lam, "platt" if enough else None)
+    return Reference.of(scores, lam, "platt" if enough else None)
 
 
 def _tested(run: Run, point: OperatingPoint, known: _Known, cases: _Cases, alpha: float, seed: int) -> ShiftTest:
     lambdas = known.tested(point.lam)
-    reference = _reference_of(known.score(lambdas), point)
-    features = None
-    if known.inputs is not None and isinstance(cases.data.samples, TensorSplit):
-        features = known.inputs, cases.data.samples.x.numpy()
+    reference = _reference_of(known.score(lambdas), point.lam)
+    features = None if known.samples is None else _features(run, point, known.samples, cases.data.samples)
     return check_label_shift(
         reference, cases.scores(run, lambdas), features=features, before=float(point.prior), alpha=alpha, seed=seed
     )
+
+
+def _features(
+    run: Run, point: OperatingPoint, known: Split, new: Split
+) -> tuple[NDArray[np.floating], NDArray[np.floating]] | None:
+    """What a drift of the inputs is looked for in, besides scores: the columns of a table that is not too wide, and of
+    images the pooled features."""
+    if isinstance(known, TensorSplit) and isinstance(new, TensorSplit):
+        return (known.x.numpy(), new.x.numpy()) if known.x.shape[1] <= MOST_INPUTS else None
+    both = [run.features(samples, point.lam).astype(np.float64) for samples in (known, new)]
+    return (both[0], both[1]) if both[0].shape[1] <= MOST_INPUTS else principal(both[0], both[1])
+
+
+def principal(known: NDArray[np.float64], new: NDArray[np.float64], n: int = COMPONENTS) -> tuple[Any, Any]:
+    """The first n principal components of both together, so that neither is the one that they fit: (N, n) and (M, n).
+
+    Args:
+        known, new: (N, C) and (M, C).
+    """
+    centre = np.concatenate([known, new]).mean(axis=0)
+    known, new = known - centre, new - centre
+    _, axes = np.linalg.eigh(known.T @ known + new.T @ new)
+    return known @ axes[:, ::-1][:, :n], new @ axes[:, ::-1][:, :n]
 
 
 # ------------------------------------------------------------------------------------------- what to do about it
@@ -564,27 +648,96 @@ class _Adapting:
     test: ShiftTest
     even_if_drifted: bool
     simplest: bool
+    confidence: float | None
+    """Of a guarantee."""
 
     def done(self, previous: Mapping[str, Any]) -> Adaptation:
         if not self.test.explained and not self.even_if_drifted:
             return self._told(previous, DRIFTED, self.test.verdict, None, {}, {})
         need = Need.read(self.old.needs)
         prior = self._prior(need)
-        if self._covered(need):
-            low, high = need.prior  # type: ignore[misc]
-            why = f"it was chosen for every prior from {low:.3g} to {high:.3g}, and the share of positives is within"
+        why = self._stays(need)
+        if why is not None:
             mine = self._estimates(self.old)
             return self._told(previous, KEPT, f"the point stays: {why}", self.old, mine, mine)
-        new = self._chosen(prior)
+        certified, told = self._certified(prior)
+        try:
+            new = self._chosen(prior) if certified is None else certified.point
+        except Infeasible as error:
+            verdict = f"{self._because}, at which nothing meets the needs of the point: {error.problems[0]}"
+            moved = _at_prior(self.old, self.test.prior.adopted)
+            before = self._estimates(moved)
+            return self._told(previous, UNMET, verdict, None, before, {}, attainable=error.problems, wanted=prior)
         moved = _moved(self.old, new)
         before, after = self._estimates(moved), self._estimates(new)
-        why_not = self._no_better(need, moved, new, before, after)
+        why_not = None if self.confidence is not None else self._no_better(need, moved, new, before, after)
         if why_not is not None:
             return self._told(previous, KEPT, f"the point stays: {why_not}", self.old, before, before)
+        if self.confidence is not None and certified is None:
+            warnings.warn(f"the new point has no guarantee; {told}", DoubtfulInputWarning, stacklevel=3)
         verdict = f"{self._because}, and a new point was chosen under the same needs"
         if _decide_alike(moved, new):
             verdict = f"{self._because}, and under the same needs the same decisions remain the best at that share"
-        return self._told(previous, CHOSEN, verdict, new, before, after)
+        return self._told(previous, CHOSEN, verdict, new, before, after, guarantee=told)
+
+    def _stays(self, need: Need) -> str | None:
+        """Why the old point stays, whatever a new one would be; None where it may not."""
+        if self._covered(need):
+            low, high = need.prior  # type: ignore[misc]
+            return f"it was chosen for every prior from {low:.3g} to {high:.3g}, and the share of positives is within"
+        if self._had is None or self._had.confidence != self.confidence or isinstance(need.prior, tuple):
+            return None
+        # What certified has no say in whether another point takes its place.
+        estimate = self._renewal.estimate_without_certifying()
+        if estimate.excludes(self.old.prior):
+            return None
+        return (
+            f"it is certified, and its prior {self.old.prior:.3g} lies within the interval of the share of positives, "
+            f"{estimate}"
+        )
+
+    @property
+    def _had(self) -> Certificate | None:
+        return None if self.old.certificate is None else Certificate.from_dict(self.old.certificate)
+
+    @cached_property
+    def _renewal(self) -> Renewal:
+        def of_new(lambdas: Lambdas) -> Scores:
+            return self.cases.scores(self.run, lambdas)
+
+        assert self.confidence is not None
+        return Renewal(
+            Samples(self.known.score, self.known.own, self.known.n),
+            Samples(of_new, self.known.own, len(self.cases.data.target)),
+            self.old.needs,
+            self.confidence,
+            self.run.config.lambdas.median,
+            float(self.old.prior),
+            lambda scores: _reference_of(scores, scores.lam(0)),
+        )
+
+    def _certified(self, prior: float | tuple[float, float]) -> tuple[Renewed | None, str]:
+        """A certified point, if a guarantee is wanted and can be had; and what certified it, or why nothing did."""
+        if self.confidence is None:
+            return None, "none was asked for"
+        split = str(self.known.told["split"])
+        try:
+            if not self.test.explained:
+                raise InputError("nothing can be guaranteed after a drift of the inputs")
+            done = self._renewal.renewed(prior)
+            if not done.on_new and (wrong := problems_of_groups(self.run, split)):
+                raise InputError(wrong)
+        except InputError as error:
+            told = f"none at {self.confidence:.4g} could be had: {why_not(error)}"
+            if self._had is not None and not any(RATES[c.metric].needs_prior for c in self._had.constraints):
+                told += ". The point before keeps its own, which is for any share of positives"
+            return None, told
+        doubts = doubts_of_guarantee(self.run, "given" if done.on_new else split)
+        for doubt in doubts:
+            warnings.warn(doubt, DoubtfulInputWarning, stacklevel=4)
+        point = doubting(done.point, doubts)
+        by = "new cases" if done.on_new else str(self.known.told["source"])
+        return Renewed(point, done.on_new), f"by {by}. {Certificate.from_dict(point.certificate or {})}"
 
     @property
     def _because(self) -> str:
@@ -594,13 +747,7 @@ class _Adapting:
 
     @property
     def _interval(self) -> tuple[float, float]:
-        """Of the prior, inside (0, 1): an end at 0 or 1 is half a case away from it."""
-        estimate, half = self.test.prior, 0.5 / self.test.prior.n
-        low, high = (
-            max(estimate.low, min(half, estimate.adopted)),
-            min(estimate.high, max(1 - half, estimate.adopted)),
-        )
-        return min(low, estimate.adopted), max(high, estimate.adopted)
+        return inside(self.test.prior)
 
     def _prior(self, need: Need) -> float | tuple[float, float]:
         """What to choose for: the estimate, or the interval of it where the need is for a range."""
@@ -613,20 +760,16 @@ class _Adapting:
 
     def _chosen(self, prior: float | tuple[float, float]) -> OperatingPoint:
         words = {name: self.old.needs[name] for name in ("maximize", "minimize", "cost") if name in self.old.needs}
-        try:
-            return select_from(
-                self.known.score,
-                self.known.lambdas,
-                self.known.n,
-                prior=prior,
-                default=self.run.config.lambdas.median,
-                simplest=self.simplest,
-                subject_to=self.old.needs.get("subject_to", ()),
-                **words,
-            )
-        except Infeasible as error:
-            told = f"at the new share of positives, {self.test.prior}: "
-            raise Infeasible([told + error.problems[0], *error.problems[1:]]) from None
+        return select_from(
+            self.known.score,
+            self.known.lambdas,
+            self.known.n,
+            prior=prior,
+            default=self.run.config.lambdas.median,
+            simplest=self.simplest,
+            subject_to=self.old.needs.get("subject_to", ()),
+            **words,
+        )
 
     def _estimates(self, point: OperatingPoint) -> dict[str, Estimate]:
         """What a point achieves on the reference at the new prior; over the interval of it, unless a range is meant."""
@@ -677,6 +820,10 @@ class _Adapting:
         point: OperatingPoint | None,
         before: Mapping[str, Estimate],
         after: Mapping[str, Estimate],
+        *,
+        guarantee: str | None = None,
+        attainable: Sequence[str] = (),
+        wanted: float | tuple[float, float] | None = None,
     ) -> Adaptation:
         if not self.test.explained and outcome == KEPT:
             verdict = f"{self._because}; {verdict}"
@@ -685,7 +832,9 @@ class _Adapting:
             digest = previous["digest"] if outcome == KEPT else _digest(point.to_json())
             now = {"digest": digest, "point": json.loads(point.to_json()), "estimates": _plain(after)}
         estimate = self.test.prior
-        needs = {"before": dict(self.old.needs), "after": None if point is None else dict(point.needs)}
+        needs: dict[str, Any] = {"before": dict(self.old.needs), "after": None if point is None else dict(point.needs)}
+        if outcome == UNMET:
+            needs |= {"after": {**self.old.needs, "prior": wanted}, "attainable": list(attainable)}
         audit = Audit(
             outcome=outcome,
             verdict=verdict,
@@ -701,20 +850,26 @@ class _Adapting:
                 "low": estimate.low,
                 "high": estimate.high,
                 "confidence": estimate.confidence,
-                "chosen_for": None if needs["after"] is None else needs["after"].get("prior", self.old.prior),
+                "chosen_for": None if point is None else needs["after"].get("prior", self.old.prior),
                 "method": METHOD,
             },
             tests={
                 "explained": self.test.explained,
                 "p": self.test.p,
                 "alpha": self.test.alpha,
-                "overridden": not self.test.explained and point is not None,
+                "overridden": not self.test.explained and outcome != DRIFTED,
                 "parts": [part._asdict() for part in self.test.parts],
             },
             needs=needs,
             before=_plain(before),
             after=now,
-            changed=self._changes(outcome, point, before, after),
+            changed=self._changes(outcome, point, before, after, attainable, guarantee),
+            guarantee={
+                "before": None if self._had is None else self._had.confidence,
+                "asked": self.confidence,
+                "after": None if point is None or point.certificate is None else point.certificate["confidence"],
+                "told": guarantee,
+            },
         )
         # As it will be read again: lists instead of tuples.
         return Adaptation(Audit.from_json(audit.to_json()), point)
@@ -725,18 +880,25 @@ class _Adapting:
         point: OperatingPoint | None,
         before: Mapping[str, Estimate],
         after: Mapping[str, Estimate],
+        attainable: Sequence[str],
+        guarantee: str | None,
     ) -> list[str]:
         estimate = self.test.prior
         at = f"{estimate.confidence:.0%} interval {estimate.low:.3g} to {estimate.high:.3g}"
-        if point is None:
+        if outcome == DRIFTED:
             return [
                 f"share of positives: {self.old.prior:.3g} when the point was chosen; the estimate now, "
                 f"{estimate.value:.3g}, means nothing where the inputs have drifted",
                 "operating point: none chosen",
             ]
         lines = [f"share of positives: {self.old.prior:.3g} when the point was chosen, {estimate.value:.3g} now ({at})"]
+        if point is None:
+            return [*lines, *attainable, "operating point: none chosen"]
         if outcome == KEPT:
-            return [*lines, "operating point: unchanged"]
+            lines.append("operating point: unchanged")
+            if self._had is not None:
+                lines.append(f"guarantee: as it was. {self._had}")
+            return lines
         same = same_lambda(self.old.lam, point.lam)
         lines.append(
             f"lambda: {_told_lam(self.old)}, unchanged"
@@ -760,6 +922,8 @@ class _Adapting:
             for name in told
             if name in before and name in after
         ]
+        if self.confidence is not None:
+            lines.append(f"guarantee: {guarantee}")
         return lines
 
 
@@ -779,10 +943,13 @@ def _told_lam(point: OperatingPoint) -> str:
 
 def _moved(old: OperatingPoint, new: OperatingPoint) -> OperatingPoint:
     """The old point as it decides, told for the prior and the needs of the new one."""
-    log_odds = old.log_odds_threshold + logit(new.prior) - logit(old.prior)
-    return dataclasses.replace(
-        old, prior=new.prior, log_odds_threshold=log_odds, threshold=sigmoid(log_odds), needs=new.needs
-    )
+    return dataclasses.replace(_at_prior(old, new.prior), needs=new.needs)
+
+
+def _at_prior(point: OperatingPoint, prior: float) -> OperatingPoint:
+    """The same decisions, told for another prior."""
+    log_odds = point.log_odds_threshold + logit(prior) - logit(point.prior)
+    return dataclasses.replace(point, prior=prior, log_odds_threshold=log_odds, threshold=sigmoid(log_odds))
 
 
 def _decide_alike(a: OperatingPoint, b: OperatingPoint) -> bool:
@@ -857,6 +1024,7 @@ def watch(
     reference: Data | None = None,
     drift: bool = True,
     seen: bool = False,
+    memory_mb: int = MEMORY_MB,
     images: ImageSource | None = None,
     on_batch: Callable[[BatchReport], None] | None = None,
     problems: Sequence[str] = (),
@@ -878,6 +1046,7 @@ def watch(
         reference: as in `adapt`, for drift of the scores.
         drift: whether the scores are watched; False watches the limits alone.
         seen: the cases of these batches were in earlier ones, without labels: only their labels are new.
+        memory_mb: bound on what a batch may take, MiB: it is read as a whole.
         images: how image files are read, for a run on images.
         on_batch: called after each batch.
         problems: what the caller found wrong already, to be told with the rest.
@@ -898,15 +1067,19 @@ def watch(
     found.add(*problems_of_reading(loaded, images))
     point = point_of_run(at, loaded, found)
     if loaded is not None:
-        listed = list(_opened(loaded, listed, images, found))
+        listed = list(_opened(loaded, listed, images, memory_mb, found))
     monitor: Monitor | None = None
-    if loaded is not None and point is not None:
+    if loaded is None or point is None:
+        found.add(*problems_of_watching([limits] if isinstance(limits, str) else limits, prior, alarm_rate, point))
+    else:
         with problems_of(found):
             compared = None
             if drift:
+                if reference is not None and (wrong := _problems_of_size(loaded, reference, memory_mb, SAMPLE)):
+                    raise InputError(wrong)
                 known = _known(loaded, point, reference, GRID, images, choosing=False)
                 lam = {name: np.array([value]) for name, value in point.lam.items()}
-                compared = _reference_of(known.score(lam), point)
+                compared = _reference_of(known.score(lam), point.lam)
             monitor = Monitor.of(point, compared, limits=limits, prior=prior, alpha=alarm_rate)
     seen_before: list[str] = []
     settings: dict[str, Any] = {}
@@ -940,7 +1113,9 @@ def _is_folder(batch: Data) -> bool:
     return isinstance(batch, str | Path) and Path(batch).is_dir()
 
 
-def _opened(run: Run, batches: Sequence[Data], images: ImageSource | None, found: Problems) -> Iterator[Data]:
+def _opened(
+    run: Run, batches: Sequence[Data], images: ImageSource | None, memory_mb: int, found: Problems
+) -> Iterator[Data]:
     """The batches one by one, folders of tables opened, each checked by its beginning."""
     for batch in batches:
         parts: list[Data] = [batch]
@@ -958,6 +1133,7 @@ def _opened(run: Run, batches: Sequence[Data], images: ImageSource | None, found
             elif isinstance(part, str | Path) and not _is_folder(part):
                 with problems_of(found):
                     run.form.stream(part, (), False, images)
+                found.add(*_problems_of_size(run, part, memory_mb, "divide it into smaller batches"))
             yield part
 
 

@@ -82,7 +82,9 @@ def assess(
     problems = Problems()
     index = _index(point, scores, problems)
     need = Need.read(point.needs)
-    problems.add(*problems_of_classes(scores, "assessing"), *problems_of_draws(confidence, seed, bootstrap))
+    problems.add(
+        *problems_of_classes(scores.target, scores.weight, "assessing"), *problems_of_draws(confidence, seed, bootstrap)
+    )
     problems.add(*_problems_of_columns(need, scores))
     problems.raise_if_any()
     return estimates(point, need, scores, index, confidence=confidence, seed=seed, bootstrap=bootstrap)
@@ -115,7 +117,7 @@ def reliability_of(
     """
     problems = Problems()
     index = _index(point, scores, problems)
-    problems.add(*problems_of_classes(scores, "assessing"))
+    problems.add(*problems_of_classes(scores.target, scores.weight, "assessing"))
     problems.raise_if_any()
     of = point.calibrated_log_odds if calibrated else point.log_odds
     log_odds, target, weight = of(scores.log_odds[index], scores.prior), scores.target, scores.weight
@@ -160,7 +162,7 @@ def compare(
     if name == "cost":
         problems.check("cost" in a[0].needs, "comparing costs needs points that were chosen for costs")
     rows = [_index(point, scores, problems) for point, scores in (a, b)]
-    problems.add(*problems_of_classes(a[1], "comparing"), *problems_of_draws(confidence, seed))
+    problems.add(*problems_of_classes(a[1].target, a[1].weight, "comparing"), *problems_of_draws(confidence, seed))
     problems.check(isinstance(n, Integral) and n >= 1, f"an interval needs one or more draws n, got {n!r}")
     if name not in ("brier", "log_loss", "cost"):
         try:
@@ -206,7 +208,7 @@ def decision_curve(scores: Scores, thresholds: ArrayLike, *, prior: float | None
     problems = Problems()
     problems.check(bool(((r > 0) & (r < 1)).all()), f"threshold probabilities lie in (0, 1), got {thresholds!r}")
     problems.check(prior is None or 0 < prior < 1, f"a prior lies in (0, 1), got {prior!r}")
-    problems.add(*problems_of_classes(scores, "a decision curve"))
+    problems.add(*problems_of_classes(scores.target, scores.weight, "a decision curve"))
     problems.raise_if_any()
     weight = np.ones(len(scores.target)) if scores.weight is None else scores.weight
     share = float(weight[scores.target == 1].sum() / weight.sum()) if prior is None else prior
@@ -235,13 +237,13 @@ def same_lambda(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
     return a.keys() == b.keys() and all(math.isclose(a[k], b[k], rel_tol=1e-9, abs_tol=1e-12) for k in a)
 
 
-def problems_of_classes(scores: Scores, job: str) -> list[str]:
+def problems_of_classes(target: NDArray, weight: NDArray | None, job: str) -> list[str]:
     """Which class the samples lack."""
-    weight = np.ones(len(scores.target)) if scores.weight is None else scores.weight
+    weight = np.ones(len(target)) if weight is None else weight
     return [
-        f"{job} needs samples of both classes, got none of class {c} (or no weight)"
+        f"{job} needs samples of both classes, got none of class {c} (or no weight): give some that count"
         for c in (0, 1)
-        if not weight[scores.target == c].sum() > 0
+        if not weight[target == c].sum() > 0
     ]
 
 

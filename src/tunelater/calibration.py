@@ -967,6 +967,9 @@ _LOOKS = (("#000000", "o"), ("#D55E00", "s"), ("#0072B2", "^"), ("#999999", "D")
 """Colours of the palette of Okabe and Ito with markers, which also tell in greyscale."""
 _TICKS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 
+_DIGITS = 41
+"""How many digits of a label fit side by side into a diagram."""
+
 
 def draw_reliability(
     of: Reliability | Mapping[str, Reliability], path: str | Path, *, title: str = "", scale: str = "logit"
@@ -1004,9 +1007,8 @@ def draw_reliability(
     axes.set(xscale=scale, yscale=scale, xlim=(low, high), ylim=(low, high), title=title)
     axes.set(xlabel="predicted probability", ylabel="observed share of positives")
     if scale == "logit":
-        ticks = [p for p in _TICKS if low <= p <= high]
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_ticks(ticks, [f"{p:.6f}".rstrip("0") for p in ticks])
+        for axis, ticks in ((axes.xaxis, _side_by_side(low, high)), (axes.yaxis, _ticks(low, high))):
+            axis.set_ticks(ticks, [_told_tick(p) for p in ticks])
             axis.set_ticks([], minor=True)
     axes.tick_params(labelsize=8)
     axes.set_aspect("equal")
@@ -1016,6 +1018,25 @@ def draw_reliability(
     file = io.BytesIO()
     figure.savefig(file, format=path.suffix[1:])
     path.write_bytes(file.getvalue())
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    return [p for p in _TICKS if low <= p <= high]
+
+
+def _told_tick(p: float) -> str:
+    return f"{p:.6f}".rstrip("0")
+
+
+def _side_by_side(low: float, high: float) -> list[float]:
+    """Ticks of a horizontal logit axis whose labels do not touch, the nearest to 0.5 first."""
+    kept: list[float] = []
+    a_digit = (logit(high) - logit(low)) / _DIGITS
+    for p in sorted(_ticks(low, high), key=lambda p: abs(logit(p))):
+        reach = [(len(_told_tick(p)) + len(_told_tick(other))) / 2 + 0.5 for other in kept]
+        if all(abs(logit(p) - logit(q)) >= r * a_digit for q, r in zip(kept, reach, strict=True)):
+            kept.append(p)
+    return sorted(kept)
 
 
 def problems_of_diagram(path: Path) -> list[str]:

@@ -63,7 +63,18 @@ Memory = Annotated[
         "--memory", metavar="MIB", help="Tables that take more are streamed, into histograms that take no more."
     ),
 ]
+WholeMemory = Annotated[
+    int, typer.Option("--memory", metavar="MIB", help="Tables are read as a whole; those that take more are refused.")
+]
 Grid = Annotated[int, typer.Option(help="Values to try of each loss hyperparameter.")]
+
+Simplest = Annotated[
+    bool,
+    typer.Option(
+        "--simplest/--best",
+        help="Of lambdas within one standard error of the best, the nearest to the default; or the best.",
+    ),
+]
 
 IMAGES, DATASETS = "Images", "The paper's datasets and methods"
 Paths = Annotated[
@@ -347,13 +358,7 @@ def tune(
             show_default=False,
         ),
     ] = None,
-    simplest: Annotated[
-        bool,
-        typer.Option(
-            "--simplest/--best",
-            help="Of lambdas within one standard error of the best, the nearest to the default; or the best.",
-        ),
-    ] = True,
+    simplest: Simplest = True,
     grid: Grid = 9,
     out: Annotated[
         Path | None, typer.Option(help="Where to write the operating point (JSON).", show_default=False)
@@ -583,13 +588,14 @@ ReferenceData = Annotated[
     ),
 ]
 
-DRIFTED, ALARM = 3, 4
-"""Exit codes of `adapt` where the inputs have drifted, and of `watch` where an alarm stands."""
+DRIFTED, ALARM, UNMET = 3, 4, 5
+"""Exit codes of `adapt` where the inputs have drifted, of `watch` where an alarm stands, and of `adapt` where nothing
+meets the needs at the new share of positives."""
 
 
 @app.command(
     epilog="Example: tunelater adapt run new.csv --at point.json --out new-point.json. Exit code 3: the inputs have "
-    "drifted, and no point was written.",
+    "drifted; 5: nothing meets the needs at the new share of positives. In both no point was written.",
     short_help="Choose again for the share of positives that there is now.",
 )
 def adapt(
@@ -598,7 +604,7 @@ def adapt(
         Path,
         typer.Argument(metavar="NEW", help="New cases, with all labels, some or none.", show_default=False),
     ],
-    at: Annotated[Path, typer.Option("--at", help="The operating point in use.", show_default=False)],
+    at: At,
     out: Annotated[Path, typer.Option(help="Where to write the point to use from now on (JSON).", show_default=False)],
     audit: Annotated[
         Path | None, typer.Option(help="Where to write the record (JSON). [OUT as NAME.audit.json]", show_default=False)
@@ -610,16 +616,19 @@ def adapt(
     alpha: Annotated[
         float, typer.Option(help="How often a mere change of the share of positives may be taken for drift.")
     ] = 0.05,
-    simplest: Annotated[
-        bool,
-        typer.Option(
-            "--simplest/--best",
-            help="Of lambdas within one standard error of the best, the nearest to the default; or the best.",
-        ),
-    ] = True,
+    simplest: Simplest = True,
     grid: Annotated[int, typer.Option(help="With --reference, values to try of each loss hyperparameter.")] = 9,
+    guarantee: Annotated[
+        float | None,
+        typer.Option(
+            metavar="C",
+            help="Certify the constraints with confidence C. [that of the point's certificate, if it has one]",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the test's draws.")] = 0,
     force: Force = False,
+    memory: WholeMemory = 1024,
     paths: Paths = None,
     images: ImageFolder = None,
     on_bad: OnBad = "raise",
@@ -647,15 +656,20 @@ def adapt(
                 alpha=alpha,
                 grid=grid,
                 simplest=simplest,
+                guarantee=guarantee,
                 seed=seed,
                 force=force,
+                memory_mb=memory,
                 images=source,
             )
         for line in done.audit.in_words():
             typer.echo(line)
-        if done.point is not None and done.audit.before:
+        if done.audit.before:
             _print_change(done)
         typer.echo(f"Audit: {done.record}")
+        if done.audit.outcome == "unmet":
+            _warn(f"no operating point was written: {done.audit.verdict}")
+            raise typer.Exit(UNMET)
         if done.point is None:
             _warn(f"no operating point was written: {done.audit.verdict}. --even-if-drifted chooses one all the same")
             raise typer.Exit(DRIFTED)
@@ -706,6 +720,7 @@ def watch(
     seen: Annotated[
         bool, typer.Option("--seen", help="These cases were in earlier batches: their labels have come in.")
     ] = False,
+    memory: WholeMemory = 1024,
     paths: Paths = None,
     images: ImageFolder = None,
     on_bad: OnBad = "raise",
@@ -734,6 +749,7 @@ def watch(
                 reference=reference,
                 drift=not no_drift,
                 seen=seen,
+                memory_mb=memory,
                 images=source,
                 on_batch=lambda batch: typer.echo(batch.in_words),
                 problems=list(problems),
@@ -1134,18 +1150,17 @@ def _print_change(done: Adaptation) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    assert done.audit.after is not None
-    kept = done.audit.outcome == "kept"
+    after = done.audit.after if done.audit.outcome == "chosen" else None
     table = Table(
         "at the new share",
         "before",
         "95% interval",
-        *([] if kept else ["now", "95% interval"]),
+        *([] if after is None else ["now", "95% interval"]),
         box=None,
         pad_edge=False,
     )
     for name, before in done.audit.before.items():
-        columns = [before] if kept else [before, done.audit.after["estimates"][name]]
+        columns = [before] if after is None else [before, after["estimates"][name]]
         table.add_row(name, *(cell for v, low, high in columns for cell in (f"{v:.4f}", f"{low:.4f} to {high:.4f}")))
     Console().print(table)
 

@@ -13,7 +13,10 @@ MAPIE learns from p-values alone, without an objective; subgroups; how many samp
 (`_Failures`, `_InOrder`).
 
 Exact tests count samples. A rate within a class (recall, fpr, specificity) holds at any prior. One that depends on the
-share of positives (precision, npv, accuracy, alert_rate) holds where the share is that of the samples.
+share of positives (precision, npv, accuracy, alert_rate) holds where the share is that of the samples. Where it is
+another, known up to an interval (`FieldPrior`), and label shift is all that has changed, such a rate follows from two
+that stay, recall and fpr: it is certified at the worst end of the interval, and the error allowed is divided between
+the interval, recall and fpr (Bonferroni).
 """
 
 from __future__ import annotations
@@ -86,6 +89,18 @@ _CELLS = {"tn": 0, "fp": 1, "fn": 2, "tp": 3}
 """2 * target + alert."""
 
 
+@dataclass(frozen=True)
+class FieldPrior:
+    """The share of positives where a guarantee is to hold, if it is another than that of the samples."""
+
+    low: float
+    high: float
+    error: float
+    """The chance that it lies outside, a part of what the guarantee may err."""
+    chosen_for: Prior
+    """What candidates are put in order for: the share, or a range of it, as estimated without part B."""
+
+
 @dataclass(frozen=True, eq=False)
 class Claim:
     """A constraint to certify: on all samples, or on those of one subgroup."""
@@ -95,6 +110,8 @@ class Claim:
     """(N,) which samples it speaks of; None for all."""
     group: str = ""
     """The subgroup in words, such as `sex=F`."""
+    field: FieldPrior | None = None
+    """Where it is to hold; None for the samples' own share of positives."""
 
     def __str__(self) -> str:
         return f"{self.constraint} where {self.group}" if self.group else str(self.constraint)
@@ -102,6 +119,11 @@ class Claim:
     @property
     def rate(self) -> _Rate:
         return RATES[self.constraint.metric.name]
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether it is of another share of positives than the samples', and so certified by recall and fpr."""
+        return self.rate.needs_prior and self.field is not None
 
     @property
     def is_floor(self) -> bool:
@@ -155,6 +177,16 @@ class Certified:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """The shares of positives that a certificate is for, where they are not the samples' own: the interval, and the
+    chance that the share lies outside."""
+
+    low: float
+    high: float
+    error: float
+
+
+@dataclass(frozen=True)
 class Certificate:
     """What is guaranteed, at which confidence, and on what it rests."""
 
@@ -177,16 +209,24 @@ class Certificate:
     seed: int
     doubts: tuple[str, ...] = ()
     """What is known to break one of its suppositions, in words."""
+    shares: Shares | None = None
+    """For rates that depend on the share of positives, under label shift: `observed` and `limit` are then those at the
+    worst of these shares, and `failures` and `n` those in part B, at its own."""
 
     def __str__(self) -> str:
         """In plain words, with what is not promised."""
-        told = " and ".join(f"{c.constraint} ({c.observed:.3f} of {c.n:,} {c.of})" for c in self.constraints)
+        told = " and ".join(self._told(c) for c in self.constraints)
         fixed = [c.constraint for c in self.constraints if RATES[c.metric].needs_prior]
         share = (
             f"where the share of positives is another, {' and '.join(fixed)} may not hold"
             if fixed
             else "another share of positives alone changes nothing"
         )
+        if self.shares is not None:
+            share += (
+                f", and that it is within {self.shares.low:.3g} to {self.shares.high:.3g} is an estimate, whose error "
+                f"of {self.shares.error:.2g} is counted and holds about; of the field nothing else may have changed"
+            )
         return (
             f"Certified on {self.n:,} samples ({self.n_positive:,} positive) that nothing was chosen on: {told}. Of "
             f"all draws of such samples, {1 - self.confidence:.4g} at most certify a point that breaks a constraint, "
@@ -196,6 +236,12 @@ class Certificate:
             "for any single batch. It is for one attempt: trying seeds or needs until one passes voids it."
             + "".join(f" In doubt: {doubt}." for doubt in self.doubts)
         )
+
+    def _told(self, c: Certified) -> str:
+        if self.shares is None or not RATES[c.metric].needs_prior:
+            return f"{c.constraint} ({c.observed:.3f} of {c.n:,} {c.of})"
+        ends = f"{self.shares.low:.3g} to {self.shares.high:.3g}"
+        return f"{c.constraint} for shares of positives from {ends} ({c.observed:.3f} at the worst of them)"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; `from_dict` reads them."""
@@ -211,8 +257,11 @@ class Certificate:
         """
         try:
             rows = tuple(Certified(**row) for row in raw["constraints"])
-            certificate = cls(**{**raw, "constraints": rows, "doubts": tuple(raw.get("doubts", ()))})
-            sound = 0 < certificate.confidence < 1 and 0 < certificate.passed <= certificate.candidates
+            shares = None if raw.get("shares") is None else Shares(**raw["shares"])
+            more = {"constraints": rows, "doubts": tuple(raw.get("doubts", ())), "shares": shares}
+            certificate = cls(**{**raw, **more})
+            sound = shares is None or (0 <= shares.low <= shares.high <= 1 and 0 <= shares.error < 1)
+            sound = sound and 0 < certificate.confidence < 1 and 0 < certificate.passed <= certificate.candidates
             sound = sound and all(c.metric in RATES and 0 <= c.failures <= c.n for c in rows)
             sound = sound and all(isinstance(doubt, str) for doubt in certificate.doubts)
         except (TypeError, KeyError, AttributeError):
@@ -284,6 +333,7 @@ def guaranteed(
         share=float(share),
         stratified=_stratified(open_claims),
         seed=int(seed),
+        shares=next((Shares(c.field.low, c.field.high, c.field.error) for c in claims if c.is_mixed and c.field), None),
     )
     return point, certificate
 
@@ -309,7 +359,7 @@ def problems_of_claims(target: NDArray, weight: NDArray | None, claims: Sequence
             f"no number of samples certifies {claim}, since a single failure in the future breaks it: leave some room, "
             f"such as {name}{claim.constraint.relation}{0.99 if claim.is_floor else 0.01}",
         )
-        if claim.rate.needs_prior and prior is not None:
+        if claim.rate.needs_prior and not claim.is_mixed and prior is not None:
             ends = prior if isinstance(prior, tuple) else (prior,)
             problems.check(
                 all(math.isclose(end, own, rel_tol=1e-6) for end in ends),
@@ -388,6 +438,9 @@ def _shortages(
     """For each claim that part B could not certify even without a failure, what it would take."""
     told = Problems()
     for claim in claims:
+        if claim.is_mixed:
+            told.add(*_shortage_of_mixed(target, claim, parts, confidence))
+            continue
         none, one = (needed(claim.tolerated, confidence, k) for k in (0, 1))
         in_a, in_b = (claim.at(rows).base(target[rows]) for rows in parts)
         if in_b < none or not in_a:
@@ -428,7 +481,7 @@ def parts(
 
 
 def _stratified(claims: Sequence[Claim]) -> bool:
-    return not any(claim.rate.needs_prior for claim in claims)
+    return not any(claim.rate.needs_prior and not claim.is_mixed for claim in claims)
 
 
 def divided(
@@ -583,6 +636,8 @@ class _Smoothed(NamedTuple):
 
 def _risk(claim: Claim, c: Curve) -> Floats:
     """The p-value of a claim's test at each threshold as a normal quantile, for counts that need not be whole."""
+    if claim.is_mixed:
+        return _risk_of_mixed(claim, c)
     n = sum(getattr(c, cell) for cell in claim.rate.of)
     k = sum(getattr(c, cell) for cell in claim.failure)
     passes = np.maximum(n - k, 0)
@@ -643,6 +698,15 @@ def certify(candidates: Sequence[Candidate], scores: Scores, claims: Sequence[Cl
         scores: part B.
         claims: for the samples of part B; each tolerates a share of failures in (0, 1).
     """
+    mixed = [claim for claim in claims if claim.is_mixed]
+    claims = [claim for claim in claims if not claim.is_mixed]
+    passed = next(
+        (i for i, each in enumerate(candidates) if not all(_mixed_holds(c, each, scores, confidence) for c in mixed)),
+        len(candidates),
+    )
+    candidates = candidates[:passed]
+    if not claims or not candidates:
+        return passed
     # Recall asks nothing of the many negatives.
     classes = {cell in ("tp", "fn") for claim in claims for cell in claim.rate.of}
     rows = np.flatnonzero(np.isin(scores.target == 1, list(classes)))
@@ -669,6 +733,17 @@ def _alerts(scores: Scores, candidate: Candidate) -> NDArray[np.int8]:
 
 def _certified(claim: Claim, point: Candidate, scores: Scores, confidence: float) -> Certified:
     failures, n = _counts(claim, point, scores)
+    if claim.is_mixed:
+        return Certified(
+            constraint=str(claim),
+            metric=claim.constraint.metric.name,
+            bound=claim.constraint.bound,
+            observed=_worst_of_mixed(claim, _Rates.of(claim, point, scores)),
+            limit=_worst_of_mixed(claim, _Rates.of(claim, point, scores, confidence)),
+            failures=failures,
+            n=n,
+            of=claim.rate.whole,
+        )
     share, high = failures / n, _limit(failures, n, confidence)
     floor = claim.is_floor
     return Certified(
@@ -685,13 +760,18 @@ def _certified(claim: Claim, point: Candidate, scores: Scores, confidence: float
 
 def _counts(claim: Claim, point: Candidate, scores: Scores) -> tuple[int, int]:
     """Failures, and of how many samples."""
+    count = _cells(claim, point, scores)
+    return tuple(sum(count[name] for name in cells) for cells in (claim.failure, claim.rate.of))  # type: ignore[return-value]
+
+
+def _cells(claim: Claim, point: Candidate, scores: Scores) -> dict[str, int]:
+    """The confusion table of a claim's samples."""
     cell = 2 * scores.target + _alerts(scores, point)
-    cell = cell if claim.members is None else cell[claim.members]
-    count = np.bincount(cell, minlength=4)
-    return tuple(int(sum(count[_CELLS[name]] for name in cells)) for cells in (claim.failure, claim.rate.of))  # type: ignore[return-value]
+    count = np.bincount(cell if claim.members is None else cell[claim.members], minlength=4)
+    return {name: int(count[i]) for name, i in _CELLS.items()}
 
 
-def _limit(failures: int, n: int, confidence: float) -> float:
+def _limit(failures: float, n: float, confidence: float) -> float:
     """The share of failures that is not exceeded, with that confidence (Clopper & Pearson 1934, one-sided)."""
     return 1.0 if failures >= n else float(special.betaincinv(failures + 1, n - failures, confidence))
 
@@ -701,6 +781,10 @@ def _failed(
 ) -> Iterator[str]:
     """Why even the safest candidate failed, for each claim that it did not pass."""
     for claim in claims:
+        if claim.is_mixed:
+            if not _mixed_holds(claim, safest, scores, confidence):
+                yield _failed_of_mixed(claim, safest, scores, confidence, share)
+            continue
         failures, n = _counts(claim, safest, scores)
         if n and special.bdtr(failures, n, claim.tolerated) <= 1 - confidence:
             continue
@@ -731,8 +815,157 @@ def _enough(share: float, tolerated: float, confidence: float) -> int:
     return n
 
 
-def claims_of(constraints: Iterable[str | Constraint], columns: Columns = MappingProxyType({})) -> list[Claim]:
+# ------------------------------------------------------------------------------------------- another share of positives
+
+
+class _Rates(NamedTuple):
+    """Recall and fpr of a claim's samples, from the lowest to the highest that they may be."""
+
+    recall: tuple[float, float]
+    fpr: tuple[float, float]
+
+    @classmethod
+    def of(cls, claim: Claim, point: Candidate, scores: Scores, confidence: float | None = None) -> _Rates:
+        """As observed, or with a confidence as they may be."""
+        n = _cells(claim, point, scores)
+        return cls.of_counts(claim, n["tp"], n["fn"], n["fp"], n["tn"], confidence)
+
+    @classmethod
+    def of_counts(cls, claim: Claim, tp: float, fn: float, fp: float, tn: float, confidence: float | None) -> _Rates:
+        assert claim.field is not None
+        if confidence is None:
+            recall, fpr = tp / max(tp + fn, 1), fp / max(fp + tn, 1)
+            return cls((recall, recall), (fpr, fpr))
+        # Of each rate only one limit is taken (`_slack`), so that each errs by half of what the interval leaves.
+        one = 1 - max(1 - confidence - claim.field.error, 0) / 2
+
+        def limits(yes: float, no: float) -> tuple[float, float]:
+            return 1 - _limit(no, yes + no, one), _limit(yes, yes + no, one)
+
+        return cls(limits(tp, fn), limits(fp, tn))
+
+
+def _slack(claim: Claim, prior: float) -> tuple[float, float, float]:
+    """By how much a claim holds at a prior, as a + b recall + c fpr: its event less its bound times what it is of, both
+    as shares of all cases. Of a ceiling the negative."""
+    rate, sign = claim.rate, 1 if claim.is_floor else -1
+    tp, fn, fp, tn = (
+        sign * ((cell in rate.event) - claim.constraint.bound * (cell in rate.of)) for cell in ("tp", "fn", "fp", "tn")
+    )
+    return prior * fn + (1 - prior) * tn, prior * (tp - fn), (1 - prior) * (fp - tn)
+
+
+def _ends(claim: Claim) -> tuple[float, float]:
+    """Of the interval of the prior: a claim's slack is linear in it, so that one of them is the worst."""
+    assert claim.field is not None
+    return claim.field.low, claim.field.high
+
+
+def _least_slack(claim: Claim, rates: _Rates) -> float:
+    """At the worst of the rates and at the worst end of the interval."""
+    slacks = [_slack(claim, end) for end in _ends(claim)]
+    return min(a + min(b * recall for recall in rates.recall) + min(c * fpr for fpr in rates.fpr) for a, b, c in slacks)
+
+
+def _mixed_holds(claim: Claim, point: Candidate, scores: Scores, confidence: float) -> bool:
+    return _least_slack(claim, _Rates.of(claim, point, scores, confidence)) >= 0
+
+
+def _worst_of_mixed(claim: Claim, rates: _Rates) -> float:
+    """The metric itself, likewise; NaN where it is a share of nothing."""
+    values = []
+    for prior in _ends(claim):
+        _, b, c = _slack(claim, prior)
+        recall = min(rates.recall, key=lambda x: b * x)
+        fpr = min(rates.fpr, key=lambda x: c * x)
+        cells = {"tp": prior * recall, "fn": prior * (1 - recall)}
+        cells |= {"fp": (1 - prior) * fpr, "tn": (1 - prior) * (1 - fpr)}
+        event, of = (sum(cells[name] for name in names) for names in (claim.rate.event, claim.rate.of))
+        values.append(event / of if of else math.nan)
+    return min(values) if claim.is_floor else max(values)
+
+
+def _risk_of_mixed(claim: Claim, c: Curve) -> Floats:
+    """As `_risk`: by how many standard errors a claim is missed at the worst end, half a case of each kind added."""
+    (recall, of_recall), (fpr, of_fpr) = (
+        ((yes + 0.5) / (n + 1), (yes + 0.5) * (n - yes + 0.5) / (n + 1) ** 3)
+        for yes, n in ((c.tp, c.tp + c.fn), (c.fp, c.fp + c.tn))
+    )
+    z = [
+        -(a + b * recall + d * fpr) / np.sqrt(b**2 * of_recall + d**2 * of_fpr)
+        for a, b, d in (_slack(claim, end) for end in _ends(claim))
+    ]
+    return np.clip(np.max(z, axis=0), 2 * SAFEST, -2 * SAFEST)
+
+
+def _times_as_many(claim: Claim, counts: tuple[float, float, float, float], confidence: float) -> float | None:
+    """How many times such a table (tp, fn, fp, tn) certifies a claim; None where no number of them does."""
+
+    def holds(times: float) -> bool:
+        tp, fn, fp, tn = (times * n for n in counts)
+        return _least_slack(claim, _Rates.of_counts(claim, tp, fn, fp, tn, confidence)) >= 0
+
+    high = 1.0
+    while not holds(high):
+        high *= 1.25
+        if high > 1e6:
+            return None
+    return high
+
+
+def _shortage_of_mixed(
+    target: NDArray, claim: Claim, parts: tuple[NDArray, NDArray], confidence: float
+) -> Iterator[str]:
+    assert claim.field is not None
+    members = np.ones(len(target), bool) if claim.members is None else claim.members
+    in_b = np.isin(np.arange(len(target)), parts[1]) & members
+    positives, negatives = (max(int((in_b & (target == c)).sum()), 1) for c in (1, 0))
+    alerted = [x > 0 for x in _slack(claim, claim.field.high)[1:]]  # the best that could be
+    tp, fp = positives * alerted[0], negatives * alerted[1]
+    counts = (tp, positives - tp, fp, negatives - fp)
+    times = _times_as_many(claim, counts, confidence)
+    where = f"for shares of positives from {claim.field.low:.3g} to {claim.field.high:.3g}"
+    if times is None:
+        yield f"no number of samples certifies {claim} {where}: narrow that by more new cases, or relax the bound"
+    elif times > 1:
+        yield (
+            f"too few samples to certify {claim} {where} at {confidence:.4g}: if none of them fails it takes about "
+            f"{math.ceil(times * positives):,} positives and {math.ceil(times * negatives):,} negatives in the part "
+            f"that certifies, got {positives:,} and {negatives:,}. Add samples, relax the bound, or lower the "
+            "confidence"
+        )
+
+
+def _failed_of_mixed(claim: Claim, safest: Candidate, scores: Scores, confidence: float, share: float) -> str:
+    assert claim.field is not None
+    n = _cells(claim, safest, scores)
+    observed, shown = (_worst_of_mixed(claim, _Rates.of(claim, safest, scores, c)) for c in (None, confidence))
+    name, relation = claim.constraint.metric.name, claim.constraint.relation
+    where = f"at the worst share of positives from {claim.field.low:.3g} to {claim.field.high:.3g}"
+    what = (
+        f"{claim} could not be certified at {confidence:.4g}: the safest candidate reaches {name} {observed:.4g} "
+        f"{where} in the part that certifies ({n['tp'] + n['fn']:,} positives, {n['fp'] + n['tn']:,} negatives), which "
+        f"shows no more than {name}{relation}{shown:.4g}"
+    )
+    times = _times_as_many(claim, (n["tp"], n["fn"], n["fp"], n["tn"]), confidence)
+    if times is None:
+        return (
+            f"{what}. That is not a matter of samples alone: relax {claim.constraint} or another constraint, or give "
+            "more new cases, which narrow the interval of the share"
+        )
+    more = math.ceil(times * (n["tp"] + n["fn"]))
+    return f"{what}. At these rates it would take some {more:,} positives there, {_whole(more, share):,} in all"
+
+
+def claims_of(
+    constraints: Iterable[str | Constraint],
+    columns: Columns = MappingProxyType({}),
+    field: FieldPrior | None = None,
+) -> list[Claim]:
     """What constraints claim: one claim each, or of those `in every` value of a column one for each value.
+
+    Args:
+        field: the share of positives where they are to hold, if it is not that of the samples.
 
     Raises:
         InputError: constraints that do not read, columns that are absent.
@@ -741,13 +974,14 @@ def claims_of(constraints: Iterable[str | Constraint], columns: Columns = Mappin
     for c in constraints:
         constraint = c if isinstance(c, Constraint) else parse_constraint(c)
         if constraint.every is None:
-            claims.append(Claim(constraint))
+            claims.append(Claim(constraint, field=field))
         elif constraint.every not in columns:
             of_column = f"{str(constraint)!r} needs the column {constraint.every!r}"
             problems.add(of_column + did_you_mean(constraint.every, columns))
         else:
             of_all = dataclasses.replace(constraint, every=None)
             groups = groups_of(columns[constraint.every])
-            claims += [Claim(of_all, members, f"{constraint.every}={value}") for value, members in groups.items()]
+            of_column = constraint.every
+            claims += [Claim(of_all, members, f"{of_column}={value}", field) for value, members in groups.items()]
     problems.raise_if_any()
     return claims

@@ -447,7 +447,9 @@ class Constraint:
             raise InputError(f"the bound of a constraint must be a number, got {match[3]!r} in {text!r}") from None
         low = lowest(metric.name)
         if not low <= bound <= 1:
-            raise InputError(f"{metric.name} lies in [{low:g}, 1], so no bound can be {bound:g} (in {text!r})")
+            raise InputError(
+                f"{metric.name} lies in [{low:g}, 1], so no bound can be {bound:g} (in {text!r}): give one within"
+            )
         return cls(metric, match[2], bound)
 
     @property

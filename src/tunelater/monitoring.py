@@ -195,14 +195,7 @@ class Monitor:
         problems = Problems()
         wanted = list(dict.fromkeys([limits] if isinstance(limits, str) else limits))
         problems.check(bool(wanted) or reference is not None, "there is nothing to watch: give a reference or limits")
-        sound = isinstance(alpha, float) and 0 < alpha < 1
-        problems.check(sound, f"alpha is the chance of a false alarm, in (0, 1), such as 0.05; got {alpha!r}")
-        ceilings = [_ceiling(text, point, problems) for text in wanted]
-        given = point.prior if prior is None else prior
-        ends = given if isinstance(given, tuple) else (given, given)
-        proper = len(ends) == 2 and all(isinstance(p, float | np.floating) and 0 < p < 1 for p in ends)
-        proper = proper and ends[0] <= ends[1]
-        problems.check(proper, f"a prior lies in (0, 1), or is a range (low, high) within; got {given!r}")
+        problems.add(*problems_of_watching(wanted, prior, alpha, point))
         if reference is not None:
             same = not point.model or not reference.scores.model or point.model == reference.scores.model
             problems.check(
@@ -210,7 +203,9 @@ class Monitor:
             )
             place_of(point.lam, reference.scores, problems)
         problems.raise_if_any()
-        ends = float(ends[0]), float(ends[1])
+        given = point.prior if prior is None else prior
+        ends = (float(given[0]), float(given[1])) if isinstance(given, tuple) else (float(given), float(given))
+        ceilings = [Limit.parse(text, point).ceiling for text in wanted]
         parts = int(bool(wanted)) + int(reference is not None)
         watches = [
             Watch.new(text, alpha / parts / len(wanted), np.array([c]))
@@ -388,7 +383,7 @@ class Limit:
     costs: Cost | None = None
 
     @classmethod
-    def parse(cls, text: str, point: OperatingPoint) -> Limit:
+    def parse(cls, text: str, point: OperatingPoint | None) -> Limit:
         """Read `metric>=value`, `metric<=value`, or `cost<=value` by the costs that a point was chosen for.
 
         Raises:
@@ -413,8 +408,8 @@ class Limit:
         return cls(name, floor, ceiling)
 
     @classmethod
-    def _of_cost(cls, text: str, point: OperatingPoint) -> Limit:
-        if "cost" not in point.needs:
+    def _of_cost(cls, text: str, point: OperatingPoint | None) -> Limit:
+        if point is None or "cost" not in point.needs:
             raise InputError(f"{text!r} needs a point that was chosen for costs, and this one was not")
         costs = Cost.parse(point.needs["cost"])
         worst = max(dataclasses.astuple(costs))
@@ -446,12 +441,28 @@ class Limit:
         return values, np.array([[np.count_nonzero(cell) for cell in cells]], np.float64)
 
 
-def _ceiling(text: str, point: OperatingPoint, problems: Problems) -> float:
-    try:
-        return Limit.parse(text, point).ceiling
-    except InputError as error:
-        problems.add(*error.problems)
-        return math.nan
+def problems_of_watching(
+    limits: Sequence[str],
+    prior: float | tuple[float, float] | None,
+    alpha: float,
+    point: OperatingPoint | None = None,
+) -> list[str]:
+    """What is wrong with what is to be watched; without a point, all but what limits on cost ask of it."""
+    problems = Problems()
+    sound = isinstance(alpha, float) and 0 < alpha < 1
+    problems.check(sound, f"alpha is the chance of a false alarm, in (0, 1), such as 0.05; got {alpha!r}")
+    for text in limits:
+        if point is None and isinstance(text, str) and text.strip().startswith("cost"):
+            continue
+        try:
+            Limit.parse(text, point)
+        except InputError as error:
+            problems.add(*error.problems)
+    ends = (0.5, 0.5) if prior is None else prior if isinstance(prior, tuple) else (prior, prior)
+    proper = len(ends) == 2 and all(isinstance(p, float | np.floating) and 0 < p < 1 for p in ends)
+    proper = proper and ends[0] <= ends[1]
+    problems.check(proper, f"a prior lies in (0, 1), or is a range (low, high) within; got {prior!r}")
+    return list(problems)
 
 
 # ------------------------------------------------------------------------------------------- drift

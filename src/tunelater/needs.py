@@ -57,7 +57,7 @@ class Cost:
         problems = Problems()
         for name, value in dataclasses.asdict(self).items():
             sound = isinstance(value, str) or 0 <= value < math.inf
-            problems.check(sound, f"cost {name} must be 0 or more and finite, got {value}")
+            problems.check(sound, f"cost {name} must be 0 or more and finite, got {value}; correct it")
         fn, fp, tp, tn = self.fn, self.fp, self.tp, self.tn
         if not (isinstance(fn, str) or isinstance(fp, str) or isinstance(tp, str) or isinstance(tn, str)):
             problems.check((fn > tp and fp >= tn) or (fn >= tp and fp > tn), f"{_ERRORS_COST_MORE}, got {self}")
@@ -396,8 +396,9 @@ def problems_of_prior(prior: object) -> list[str]:
     if isinstance(prior, Sequence) and not isinstance(prior, str):
         if len(prior) == 2 and all(map(sound, prior)) and prior[0] < prior[1]:
             return []
-        return [f"a range of priors is its lower and its higher end, both in (0, 1), got {tuple(prior)!r}"]
-    return [f"a prior lies in (0, 1), got {prior!r}"]
+        told = f"a range of priors is its lower and its higher end, both in (0, 1), got {tuple(prior)!r}"
+        return [f"{told}: give shares of positives, such as 0.005 and 0.02"]
+    return [f"a prior lies in (0, 1), got {prior!r}: give the share of positives, such as 0.01"]
 
 
 def objective_called(name: object) -> ThresholdMetric | Metric:

@@ -52,7 +52,7 @@ from tunelater.film import LossConditional
 from tunelater.losses import LossFamily, loss_family
 from tunelater.models import build
 from tunelater.problems import InputError
-from tunelater.scoring import Scores, score
+from tunelater.scoring import Scores, pooled_features, score
 
 FORMAT = 2
 """Of the run folder, stated in the first line of DONE, which every format has. Format 1 had no such line."""
@@ -129,14 +129,23 @@ class Run:
         """Log-odds of samples at lambdas, found on the GPU where there is one; a lambda outside the range trained on is
         marked as extrapolated."""
         values = {name: np.atleast_1d(np.asarray(v, np.float64)) for name, v in lambdas.items()}
-        home, model_id = next(self.model.parameters()).device, self.id
-        try:
-            model = self.model.to("cuda") if torch.cuda.is_available() else self.model
-            scores = score(model, samples, values, self.family, split=split, model_id=model_id)
-        finally:
-            self.model.to(home)
+        with self._on_its_device() as model:
+            scores = score(model, samples, values, self.family, split=split, model_id=self.id)
         outside = np.array([not self.config.lambdas.contains(scores.lam(i)) for i in range(len(scores))])
         return Scores(**{**vars(scores), "extrapolated": outside})
+
+    def features(self, samples: Split, lam: Mapping[str, float]) -> NDArray[np.float32]:
+        """(N, C) pooled features of samples, found on the GPU where there is one; see `scoring.pooled_features`."""
+        with self._on_its_device() as model:
+            return pooled_features(model, samples, lam)
+
+    @contextmanager
+    def _on_its_device(self) -> Iterator[LossConditional]:
+        home = next(self.model.parameters()).device
+        try:
+            yield self.model.to("cuda") if torch.cuda.is_available() else self.model
+        finally:
+            self.model.to(home)
 
     def save(self, folder: Path) -> None:
         """Write everything into an existing folder; DONE comes last."""

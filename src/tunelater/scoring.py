@@ -69,7 +69,9 @@ class Scores:
         if self.weight is not None:
             bad = int(np.count_nonzero(~(np.isfinite(self.weight) & (self.weight >= 0))))
             problems.check(not bad, f"weights must be finite and 0 or more, got {bad} that are not; correct them")
-            problems.check(bool(bad) or bool(self.weight.any()), "weights must be above 0 for some samples, got none")
+            problems.check(
+                bool(bad) or bool(self.weight.any()), "weights must be above 0 for some samples, got none; correct them"
+            )
         with np.errstate(invalid="ignore", over="ignore"):
             total = self.log_odds.sum()  # not finite if any of them is not: one pass, without an (L, N) mask
         if not np.isfinite(total):
@@ -146,6 +148,28 @@ def score(
     weight = None if data.weight is None else data.weight.cpu().double().numpy()
     target = data.target.cpu().numpy().astype(np.int8)
     return Scores(log_odds.numpy(), target, lambdas, family.prior, weight, split, model_id)
+
+
+def pooled_features(
+    model: LossConditional, data: Split, lam: Mapping[str, float], *, memory_mb: int = 256
+) -> NDArray[np.float32]:
+    """(N, C) float32: what the trunk makes of every sample, on the model's device.
+
+    Args:
+        lam: the lambda to find them at; only those of a model with FiLM after every stage depend on it.
+        memory_mb: bound on the working memory besides the result, MiB.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.inference_mode():
+            device = model.head.weight.device
+            pieces = _pieces(slice(0, len(data)), _rows_of_a_pass(data, memory_mb * 2**20))
+            found = [model.features(data.inputs(rows).to(device), lam).float().cpu().numpy() for rows in pieces]
+            return np.concatenate(found)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _in_one_pass(

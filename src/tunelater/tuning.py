@@ -30,7 +30,16 @@ from tunelater.assessment import (
 )
 from tunelater.calibration import CalibrationMap, fit_at_prior, problems_of_kind, warn_if_few
 from tunelater.distributions import Lambda, Lambdas, at
-from tunelater.guarantee import Claim, Merit, claims_of, guaranteed, parts, problems_of_claims, problems_of_division
+from tunelater.guarantee import (
+    Claim,
+    FieldPrior,
+    Merit,
+    claims_of,
+    guaranteed,
+    parts,
+    problems_of_claims,
+    problems_of_division,
+)
 from tunelater.honesty import (
     REPEATS,
     Decided,
@@ -99,7 +108,7 @@ class OperatingGrid:
             "validation data, or say allow_test=True",
         )
         problems.add(*problems_of_prior(self.prior))
-        problems.add(*problems_of_classes(self.scores, "choosing"))
+        problems.add(*problems_of_classes(self.scores.target, self.scores.weight, "choosing"))
         problems.add(*_problems_of_default(self.default, self.scores.lambdas))
         problems.raise_if_any()
 
@@ -191,6 +200,7 @@ def select_from(
     simplest: bool = True,
     bootstrap: int | None = None,
     guarantee: float | None = None,
+    field: FieldPrior | None = None,
     calibrate: str | None = None,
     memory_mb: int = 1024,
     **need: object,
@@ -201,6 +211,8 @@ def select_from(
         score: scores of the same samples at the lambdas that it is given, with the columns that the need names.
         lambdas: (L,) arrays by name.
         n: the number of samples.
+        field: with a guarantee, the share of positives that it is for, where label shift made it another than that of
+            the samples.
         memory_mb: bound on the scores held at a time, MiB; two lambdas at the least. With a guarantee, which takes all
             lambdas at once, they must fit.
         need: `maximize`, `minimize`, `cost` and `subject_to`.
@@ -220,7 +232,7 @@ def select_from(
         return OperatingGrid(part, prior, allow_test).scores
 
     source = _Source(scored, lambdas, size, at_once)
-    return _Choosing(source, wanted, default, simplest, 0.95, 0, bootstrap, guarantee, calibrate).point()
+    return _Choosing(source, wanted, default, simplest, 0.95, 0, bootstrap, guarantee, calibrate, field).point()
 
 
 def problems_of_guarantee(
@@ -317,13 +329,14 @@ class _Choosing:
     bootstrap: int | None
     guarantee: float | None = None
     calibrate: str | None = None
+    field: FieldPrior | None = None
 
     def point(self) -> OperatingPoint:
         """The operating point, with all that it tells."""
         _, scores = next(self.source.parts(np.arange(1)))
         wrong = self.need.problems_with(scores.columns, scores.target, scores.weight, "choosing")
         if self.guarantee is not None:
-            claims = [Claim(c) for c in self.need.constraints]
+            claims = [Claim(c, field=self.field) for c in self.need.constraints]
             wrong += problems_of_claims(scores.target, scores.weight, claims, self.need.prior)
         if wrong:
             raise InputError(wrong)
@@ -425,12 +438,11 @@ class _Choosing:
     def _guaranteed(self, confidence: float) -> OperatingPoint:
         """The best point that part B certifies, with what it achieves there."""
         ((_, scores),) = self.source.parts()
-        claims = claims_of(self.need.constraints, scores.columns)
+        claims = claims_of(self.need.constraints, scores.columns, self.field)
         a, b = parts(scores.target, claims, seed=self.seed)
-        merit = _merit(self.need, scores.take(a))
-        best, certificate = guaranteed(
-            scores, claims, merit, confidence=confidence, prior=self.need.prior, seed=self.seed
-        )
+        need = self.need if self.field is None else dataclasses.replace(self.need, prior=self.field.chosen_for)
+        merit = _merit(need, scores.take(a))
+        best, certificate = guaranteed(scores, claims, merit, confidence=confidence, prior=need.prior, seed=self.seed)
         ((_, row),) = self.source.parts(np.array([best.at]))
         task = Task.of(self.need, row)
         # Not moved halfway to the next score: it is this threshold that was certified.

@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 
 from tunelater import recipes, vision
-from tunelater.assessment import assess, problems_of_draws, reliability_of
+from tunelater.assessment import assess, problems_of_classes, problems_of_draws, reliability_of
 from tunelater.calibration import BrierDecomposition, Reliability, draw_reliability, problems_of_diagram
 from tunelater.config import Config
 from tunelater.counting import count as count_scores
@@ -288,13 +288,13 @@ def tune(
                     found.add(*need.problems_with(columns, target, weight, "choosing"))
                     found.add(*problems_of_guarantee(guarantee, need, target, weight, lambdas, memory_mb))
             if guarantee is not None and not streams:
-                found.add(*_problems_of_groups(loaded, split))
+                found.add(*problems_of_groups(loaded, split))
     found.raise_if_any()
     assert loaded is not None
     doubts: list[str] = []
     if guarantee is not None:
         check_enough(target, claims_of(need.constraints, columns), guarantee)
-        doubts = _doubts(loaded, split)
+        doubts = doubts_of_guarantee(loaded, split)
         for doubt in doubts:
             _warn(doubt)
     default = loaded.config.lambdas.median
@@ -324,7 +324,8 @@ def tune(
     return point
 
 
-def _problems_of_groups(run: Run, split: str) -> list[str]:
+def problems_of_groups(run: Run, split: str) -> list[str]:
+    """What keeps samples of the run's own from certifying."""
     if split == "given" or not run.data.get("grouped"):
         return []
     return [
@@ -333,7 +334,7 @@ def _problems_of_groups(run: Run, split: str) -> list[str]:
     ]
 
 
-def _doubts(run: Run, split: str) -> list[str]:
+def doubts_of_guarantee(run: Run, split: str) -> list[str]:
     """What is known to break what a guarantee supposes of the samples that it rests on."""
     doubts, noun = [], run.form.noun
     early = run.config.early_stopping
@@ -1008,7 +1009,11 @@ def labelled_samples(
     labelled = run.form.labelled(data, images, columns)
 
     def some(index: NDArray[np.int64], split: str) -> tuple[Split, str, Columns]:
-        return _taken(labelled.samples, index), split, {name: v[index] for name, v in labelled.columns.items()}
+        samples = _taken(labelled.samples, index)
+        weight = None if samples.weight is None else samples.weight.numpy()
+        if wrong := problems_of_classes(samples.target.numpy(), weight, "choosing, or assessing,"):
+            raise InputError(wrong)
+        return samples, split, {name: v[index] for name, v in labelled.columns.items()}
 
     own = labelled.fingerprint == run.data["fingerprint"]
     if not own and _order_of(labelled.samples.target.numpy()) == run.data["labels"] is not None:
