@@ -19,7 +19,7 @@ if importlib.util.find_spec("tunelater") is None:  # a plain checkout, where not
 
 import typer
 
-from paper.methods import COLUMNS, GROUPS, METHODS, Column, Length, Method, Trial
+from paper.methods import BUDGETS, BUDGETS_TOLD, COLUMNS, GROUPS, METHODS, Column, Length, Method, Trial
 from tunelater.problems import InputError, Problems, did_you_mean
 
 app = typer.Typer(
@@ -147,6 +147,7 @@ def tables(
 def figures(
     out: Annotated[Path, typer.Option(help="Where they go, as PDF and PNG.")] = Path("figures"),
     results: Results = Path("results"),
+    only: Annotated[str | None, typer.Option(help="Names that begin so, such as fig5.", show_default=False)] = None,
 ) -> None:
     """Draw the paper's figures of every dataset that has results."""
     with _reported():
@@ -157,7 +158,7 @@ def figures(
             there = {(key.dataset, key.beta) for key in study.results}
             for column in columns_of(study):
                 if (column.dataset, column.beta) in there:
-                    written = of_paper.figures(study, column, folder / column.name)
+                    written = of_paper.figures(study, column, folder / column.name, only=only)
                     typer.echo(f"{study.length}, {column.label}: {len(written)} files in {folder / column.name}")
 
 
@@ -171,7 +172,9 @@ def merge(
         from paper.store import Store
 
         missing = [
-            f"there are no results in {other}: name a folder of results" for other in others if not other.is_dir()
+            f"there are no results in {other}: name a folder of results"
+            for other in others
+            if not (other / "trials").is_dir()
         ]
         if missing:
             raise InputError(missing)
@@ -205,11 +208,13 @@ def queue(
     with _reported():
         from paper import sweep
         from paper.store import Store
+        from tunelater.config import PRECISIONS
         from tunelater.data.benchmarks import PROTOCOLS
 
         start, problems, store = time.time(), Problems(), Store(results)
         deadline = _deadline(start, budget, jobs, problems)
-        problems.check(protocol in PROTOCOLS, f"there is no protocol {protocol!r}{did_you_mean(protocol, PROTOCOLS)}")
+        for what, value, known in (("protocol", protocol, PROTOCOLS), ("precision", precision, PRECISIONS)):
+            problems.check(value in known, f"there is no {what} {value!r}{did_you_mean(value, known)}")
         problems.raise_if_any()
         reports = []
         for planned in sweep.queue(data, Length(protocol=protocol, precision=precision)):  # type: ignore[arg-type]
@@ -250,6 +255,9 @@ def _trials(
         problems.check(value in known, f"there is no {what} {value!r}{did_you_mean(value, known)}")
     for what, number in (("settings", settings), ("seeds", seeds), ("epochs", epochs), ("size", size)):
         problems.check(number is None or number >= 1, f"--{what} must be 1 or more, got {number}")
+    problems.check(
+        settings is None or settings < 1 or settings in BUDGETS, f"--settings is {BUDGETS_TOLD}, got {settings}"
+    )
     columns = _columns(datasets, problems)
     methods: list[Method] = []
     try:

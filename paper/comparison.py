@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import warnings
@@ -82,7 +83,7 @@ class Cell:
         value: mean over seeds.
         std: of the seeds; NaN of fewer than two.
         seeds: how many.
-        settings: how many of the method's settings have a result.
+        settings: how many of the method's settings it is made of.
         candidates: how many values were chosen among.
         hours: of all trainings that it took.
     """
@@ -118,18 +119,15 @@ def cell(
     """
     if not results:
         return None
-    seeds = by_seed(results)
-    settings = len({result.trial.setting for result in results})
-    candidates = sum(len(r.values("test", kind, metric)) for r in next(iter(seeds.values())))
     hours = sum(result.hours for result in results)
+    used = comparable(results) if protocol == "paper" else complete(results)
+    seeds, each = by_seed(used), by_setting(used)
+    settings, candidates = len(each), sum(len(some[0].values("test", kind, metric)) for some in each.values())
     if protocol == "paper":
-        value, per_seed = _best_on_test(results, metric, kind)
+        value, per_seed = _best_on_test(used, metric, kind)
     else:
         n = budget if protocol.startswith("matched") else None
         whole = protocol == "matched trainings"
-        seeds = by_seed(complete(results))
-        settings = len(next(iter(seeds.values())))
-        candidates = sum(len(r.values("test", kind, metric)) for r in next(iter(seeds.values())))
         per_seed = np.array([_held_out(some, metric, kind, n, whole) for some in seeds.values()])
         value = float(per_seed.mean())
     std = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else math.nan
@@ -178,10 +176,9 @@ def complete(results: Sequence[Result]) -> list[Result]:
 
 
 def _best_on_test(results: Sequence[Result], metric: str, kind: str) -> tuple[float, Floats]:
-    """The best mean over seeds, and its values: of the `comparable` settings."""
+    """The best mean over seeds, and its values."""
     tables = [
-        np.stack([result.values("test", kind, metric) for result in some])
-        for some in by_setting(comparable(results)).values()
+        np.stack([result.values("test", kind, metric) for result in some]) for some in by_setting(results).values()
     ]
     means = [table.mean(axis=0) for table in tables]
     tops = [mean[best(mean, metric)] for mean in means]
@@ -238,8 +235,10 @@ class Difference:
 
     Args:
         value: the method's minus the baseline's, a mean over seeds.
-        low, high: 95% interval.
-        p: two-sided, of no difference.
+        low, high: 95% interval; NaN of one seed.
+        p: two-sided, of no difference; NaN of one seed.
+        seeds: how many.
+        settings: among how many each of the two could choose.
         adjusted: p by Holm's method for all comparisons of the table.
     """
 
@@ -247,6 +246,8 @@ class Difference:
     low: float
     high: float
     p: float
+    seeds: int
+    settings: tuple[int, int]
     adjusted: float = math.nan
 
 
@@ -262,7 +263,7 @@ def difference(
     of a mean of so few seeds. What seeds differ by for the samples' sake is counted in both, which errs on the safe
     side. Resampling the seeds as well would give two thirds of the variance of three, and no p below 2 / resamples,
     which no correction for a table of comparisons survives: so the interval and p are those of Student's t, with
-    Satterthwaite's degrees of freedom. Of one seed, only the samples count.
+    Satterthwaite's degrees of freedom. One seed says nothing of how much seeds differ.
     """
     one, two = by_seed(complete(ours)), by_seed(complete(theirs))
     shared = [s for s in one if s in two]
@@ -274,15 +275,18 @@ def difference(
         rows.append(np.subtract(*(_resampled(c.result, c.candidate, metric, resamples, seed) for c in choices)))
     table = np.stack(rows)  # (seeds, 1 + resamples); the first is of the samples as they are
     value, n = float(table[:, 0].mean()), len(table)
+    made_of = (n, (len(one[shared[0]]), len(two[shared[0]])))
+    if n == 1:
+        return Difference(value, math.nan, math.nan, math.nan, *made_of)
     of_samples = float(table[:, 1:].mean(axis=0).var(ddof=1))
-    of_seeds = float(table[:, 0].var(ddof=1)) / n if n > 1 else 0.0
+    of_seeds = float(table[:, 0].var(ddof=1)) / n
     error = math.sqrt(of_samples + of_seeds)
     if error == 0:  # the same choices, or a difference without any noise
-        return Difference(value, value, value, 1.0 if value == 0 else 0.0)
+        return Difference(value, value, value, 1.0 if value == 0 else 0.0, *made_of)
     freedom = (of_samples + of_seeds) ** 2 / (of_seeds**2 / (n - 1)) if of_seeds > 0 else math.inf
     reach = float(stats.t.ppf(0.975, freedom)) * error
     p = 2 * float(stats.t.sf(abs(value) / error, freedom))
-    return Difference(value, value - reach, value + reach, p)
+    return Difference(value, value - reach, value + reach, p, *made_of)
 
 
 @functools.lru_cache(maxsize=2)
@@ -356,12 +360,12 @@ def _brier(scores: Floats, target: NDArray[np.int8], weights: Floats) -> Floats:
 
 def holm(differences: Mapping[object, Difference]) -> dict[object, Difference]:
     """The differences with p-values adjusted for their number, which keeps the chance of any false one at its level."""
-    adjusted, largest = {}, 0.0
-    ranked = sorted(differences.items(), key=lambda item: item[1].p)
-    for i, (key, d) in enumerate(ranked):
-        largest = max(largest, min(1.0, (len(ranked) - i) * d.p))
-        adjusted[key] = Difference(d.value, d.low, d.high, d.p, largest)
-    return {key: adjusted[key] for key in differences}
+    adjusted, largest = dict(differences), 0.0
+    ranked = sorted(((d.p, key) for key, d in differences.items() if not math.isnan(d.p)), key=lambda item: item[0])
+    for i, (p, key) in enumerate(ranked):
+        largest = max(largest, min(1.0, (len(ranked) - i) * p))
+        adjusted[key] = dataclasses.replace(differences[key], adjusted=largest)
+    return adjusted
 
 
 # --------------------------------------------------------------------------------------------------- added afterwards
@@ -370,14 +374,16 @@ def holm(differences: Mapping[object, Difference]) -> dict[object, Difference]:
 CALIBRATIONS = ("softmax", "link", "temperature", *KINDS)
 
 
-def calibrated(choice: Pick) -> dict[str, tuple[float, float]]:
-    """Brier score and log-loss on the test part, by where the probability comes from.
+def calibrated(results: Sequence[Result]) -> dict[str, tuple[float, float]]:
+    """Brier score and log-loss on the test part of one seed's held-out choice, by where the probability comes from.
 
-    "softmax" is that of the logits, "link" the loss's own; the others are fitted to the validation part's logits.
+    "softmax" is that of the logits, "link" the loss's own; the others are fitted to the validation part's logits. The
+    link's candidate is the one whose linked Brier score is best on the validation part, the others' that of the
+    softmax: the lambda whose softmax happens to be near one half is not where the link is at its best.
     """
-    result, candidate = choice
+    result, candidate = pick(results, "brier")
     (on, on_target), (test, target) = (result.scores(split, candidate) for split in ("validation", "test"))
-    linked = result.scores("test", candidate, "posterior")[0]
+    linked = pick(results, "brier", "posterior")
     temperature = optimize.minimize_scalar(
         lambda t: float(np.logaddexp(0, np.where(on_target == 1, -1, 1) * on * math.exp(t)).mean()), bounds=(-8, 4)
     )
@@ -386,17 +392,19 @@ def calibrated(choice: Pick) -> dict[str, tuple[float, float]]:
         fitted = {kind: fit_calibration(kind, on, on_target)(test) for kind in KINDS}
     log_odds = {
         "softmax": test,
-        "link": linked,
         "temperature": test * math.exp(float(temperature.x)),
         **fitted,
     }
-    values = evaluate(np.stack([log_odds[name] for name in CALIBRATIONS]), target, metrics=["brier", "log_loss"])
-    return {name: (float(values["brier"][i]), float(values["log_loss"][i])) for i, name in enumerate(CALIBRATIONS)}
+    values = evaluate(np.stack(list(log_odds.values())), target, metrics=["brier", "log_loss"])
+    found = {name: (float(values["brier"][i]), float(values["log_loss"][i])) for i, name in enumerate(log_odds)}
+    of_link = (linked.result.values("test", "posterior", metric)[linked.candidate] for metric in ("brier", "log_loss"))
+    found["link"] = (float(next(of_link)), float(next(of_link)))
+    return {name: found[name] for name in CALIBRATIONS}
 
 
 def ensemble(results: Sequence[Result], metric: str) -> tuple[float, int] | None:
     """The metric of the mean log-odds of the seeds' held-out choices, and of how many; None of fewer than two seeds."""
-    picks = [pick(some, metric) for some in by_seed(results).values()]
+    picks = [pick(some, metric) for some in by_seed(complete(results)).values()]
     if len(picks) < 2:
         return None
     scores, targets = zip(*(p.result.scores("test", p.candidate, "posterior") for p in picks), strict=True)

@@ -25,7 +25,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from paper.comparison import Setting, Study, by_seed, by_setting, comparable, pick, told
+from paper.comparison import Setting, Study, by_seed, by_setting, comparable, complete, pick, told
 from paper.learning import RECALLS, best
 from paper.methods import METHODS, Column, Method
 from paper.store import Result
@@ -68,6 +68,7 @@ def figures(
     out: Path,
     *,
     formats: Sequence[str] = ("png", "pdf"),
+    only: str | None = None,
     paper: Path | None = REPORTED,
     tell: Callable[[str], None] = print,
 ) -> list[Path]:
@@ -78,6 +79,7 @@ def figures(
         column: the dataset and the imbalance ratio.
         out: a folder, made where it is missing.
         formats: of each figure, among `FORMATS`.
+        only: names that begin so.
         paper: the paper's numbers, a CSV file with the columns metric, method, dataset and value; None leaves them out.
         tell: is given a line for each figure that is left out for want of results.
 
@@ -85,16 +87,19 @@ def figures(
         the files that were written.
 
     Raises:
-        InputError: an unknown format, a folder that is a file, numbers that are missing or not as they should be.
+        InputError: an unknown format or figure, a folder that is a file, numbers that are missing or not as they should
+            be.
     """
     problems = Problems()
     for name in formats:
         problems.check(name in FORMATS, f"a format of figures is one of {', '.join(FORMATS)}; got {name!r}")
+    wanted = [name for name in FIGURES if name.startswith(only or "")]
+    problems.check(bool(wanted), f"no figure begins with {only!r}; there are {', '.join(FIGURES)}")
     problems.check(not out.exists() or out.is_dir(), f"figures are written to a folder, got the file {out}")
     problems.raise_if_any()
     reported = _reported(paper, column) if paper is not None else {}
     written = []
-    for name in FIGURES:
+    for name in wanted:
         with rc_context(HOUSE):  # type: ignore[arg-type]
             figure = draw(name, study, column, reported)
             if figure is None:
@@ -620,7 +625,7 @@ def _held_out(sheet: _Sheet) -> Figure:
 
 
 def _of_seeds(results: Sequence[Result]) -> Floats:
-    picks = [pick(some, "auc") for some in by_seed(results).values()]
+    picks = [pick(some, "auc") for some in by_seed(complete(results)).values()]
     return np.array([told(p.result, "auc", "logits")[p.candidate] for p in picks])
 
 

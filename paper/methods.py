@@ -21,12 +21,17 @@ from tunelater import recipes
 from tunelater.config import Config, ScheduleConfig, parse_distribution
 from tunelater.data import benchmarks
 from tunelater.distributions import LambdaSpace
-from tunelater.problems import Problems, did_you_mean
+from tunelater.problems import InputError, Problems, did_you_mean
 
 VERSION = 1
 """Of what a trial does and keeps; results of another version are not the same results."""
 
 Learner = Literal["network", "boosting", "libauc"]
+
+
+BUDGETS = (1, 4, 9, 16)
+"""How many settings of sixteen can be taken with as many values of each of two axes."""
+BUDGETS_TOLD = "1, 4, 9 or 16"
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,15 @@ class Method:
     baseline: str | None = None
 
     def settings(self, n: int | None = None) -> list[dict[str, str]]:
-        """All settings; or `n` of them, the same share of the values of each axis as far as that goes.
+        """All settings; or `n` of them, as many for every method, the same share of the values of each axis.
 
         Four of sixteen are every other value of two axes, one is the middle of each.
+
+        Raises:
+            InputError: a number that two axes cannot share.
         """
+        if n is not None and n not in BUDGETS:
+            raise InputError(f"of sixteen settings there can be {BUDGETS_TOLD}, got {n}")
         axes = self.axes
         if n is not None:
             each = max(1, round(n ** (1 / max(1, sum(len(values) > 1 for values in axes.values())))))
@@ -97,7 +107,9 @@ _VS_AT = {"gamma": _GAMMA, "tau": _TAU_INFERENCE}
 _FOCAL = {"alpha": _texts(_ALPHA), "phi": _texts(_PHI)}
 _FOCAL_LCT = {"alpha": _ALPHA_LCT, "phi": _PHI_LCT}
 _FOCAL_AT = {"alpha": _ALPHA, "phi": _PHI}
-# What is tuned where a loss has nothing to tune: multiples of the recipe's rate and decay.
+# What is tuned where a loss has nothing to tune: multiples of the recipe's rate and decay. Where a recipe has no decay,
+# of this one, or the four values of it would be one.
+_DECAY_OF_NONE = 1e-4
 _RATES = {
     "optimizer.learning_rate": ("x0.3", "x0.55", "x1", "x1.8"),
     "optimizer.weight_decay": ("x0", "x0.3", "x1", "x3"),
@@ -303,7 +315,7 @@ class Trial:
         )
         for name, text in changes.items():
             part, _, key = name.partition(".")
-            before = getattr(getattr(config, part), key)
+            before = getattr(getattr(config, part), key) or _DECAY_OF_NONE
             value = before * float(text.removeprefix("x")) if text.startswith("x") else float(text)
             config = dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **{key: value})})
         return config

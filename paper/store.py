@@ -387,11 +387,17 @@ def _reason(path: Path) -> str:
         return f"for a reason that can't be read ({type(error).__name__})"
 
 
+PARTS = ("trial", "lambdas", "metrics", "kept", "seconds")
+"""Of every record."""
+
+
 def _read(folder: Path) -> dict[str, Any] | str:
     try:
-        return json.loads((folder / "result.json").read_text("utf-8"))
+        record = json.loads((folder / "result.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
+    lacking = [name for name in PARTS if not (isinstance(record, dict) and name in record)]
+    return f"a record without {', '.join(lacking)}" if lacking else record
 
 
 def _write(path: Path, value: Any) -> None:

@@ -44,8 +44,9 @@ METRIC_TABLES: Mapping[str, tuple[str, str]] = {
 TOLD: Mapping[Protocol, str] = {
     "paper": "best value on the test part over all settings and lambdas, mean over seeds",
     "held-out": "setting, lambda and threshold chosen on the validation part, value on the test part, mean over seeds",
-    "matched trainings": "held-out, as expected of the same number of trainings for every method, drawn at random",
-    "matched candidates": "held-out, as expected of the same number of evaluated candidates for every method",
+    "matched trainings": "held-out choices, as expected of the same number of trainings for every method, drawn at "
+    "random",
+    "matched candidates": "held-out choices, as expected of the same number of evaluated candidates for every method",
 }
 MISSING = "–"
 
@@ -121,7 +122,8 @@ class Table:
         for label, entries in self.rows:
             cells = (_marked(entry, r"\textbf{{{}}}", r"\underline{{{}}}", _escaped) for entry in entries)
             lines.append(" & ".join([_escaped(label), *cells]) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in self.notes), r"\end{table}"]
+        lines += [r"\bottomrule", r"\end{tabular}", *(rf"\par\footnotesize {_escaped(note)}" for note in self.notes)]
+        lines.append(r"\end{table}")
         return "\n".join(lines) + "\n"
 
     def write(self, folder: Path) -> list[Path]:
@@ -158,7 +160,13 @@ def columns_of(study: Study) -> list[Column]:
     """The paper's columns, and those of other datasets that the study has results of."""
     known = {(column.dataset, column.beta) for column in COLUMNS.values()}
     others = sorted({(key.dataset, key.beta) for key in study.results} - known, key=str)
-    return [*COLUMNS.values(), *(Column(f"{name}-b{beta}", _label(name, beta), name, beta) for name, beta in others)]
+    return [
+        *COLUMNS.values(),
+        *(
+            Column(name if beta is None else f"{name}-b{beta:g}", _label(name, beta), name, beta)
+            for name, beta in others
+        ),
+    ]
 
 
 def _label(dataset: str, beta: float | None) -> str:
@@ -192,7 +200,7 @@ def metric_table(
     columns = columns_of(study) if columns is None else columns
     entries = [_entries(study, metric, protocol, methods, column, kind, spread) for column in columns]
     rows = [(method.label, [column[i] for column in entries]) for i, method in enumerate(methods)]
-    told = f"{TOLD[protocol]}; {study.length}" + ("" if kind == "logits" else f"; scores: {kind}")
+    told = f"{protocol}: {TOLD[protocol]}; {study.length}" + ("" if kind == "logits" else f"; scores: {kind}")
     return Table(name, f"{title}: {told}", [column.label for column in columns], rows, _notes(study, methods, columns))
 
 
@@ -208,7 +216,10 @@ def _entries(
     entries = []
     for method in methods:
         cell = cells[method.name]
-        theirs, their_std = reported().get((metric, column.name, method.label), (math.nan, math.nan))
+        unknown = (math.nan, math.nan)  # their Brier scores are of the softmax
+        theirs, their_std = (
+            reported().get((metric, column.name, method.label), unknown) if kind == "logits" else unknown
+        )
         if cell is None:
             entries.append(NOTHING if math.isnan(theirs) else Entry(f"{MISSING} / {theirs:.3f}"))
             continue
@@ -317,30 +328,28 @@ def fair_tables(study: Study) -> list[Table]:
     """
     columns = _present(study, columns_of(study))
     methods = [m for m in METHODS.values() if any(study.of(c.dataset, c.beta, m.name) for c in columns)]
-    protocol: Protocol = "held-out" if "held-out" in _protocols(study) else "paper"
     peers = [
         metric_table(
-            study, f"peers-{name}", metric, f"{title}, all methods", protocol, methods=methods, columns=columns
+            study,
+            f"peers-{name}-{protocol.replace(' ', '-')}",
+            metric,
+            f"{title}, all methods",
+            protocol,
+            methods=methods,
+            columns=columns,
+            kind="posterior" if name == "brier-linked" else "logits",
         )
+        for protocol in _protocols(study)
         for name, metric, title in (
             ("auc", "auc", "AUC"),
             ("average-precision", "average_precision", "Average precision"),
+            ("brier-linked", "brier", "Brier score"),
             ("f1", "best_f1", "F1 score"),
             ("precision", "precision@recall>=0.99", "Precision at recall 0.99"),
         )
     ]
-    linked = metric_table(
-        study,
-        "peers-brier-linked",
-        "brier",
-        "Brier score",
-        protocol,
-        methods=methods,
-        columns=columns,
-        kind="posterior",
-    )
-    always = [*peers, linked, _saturation_table(study, methods, columns), _hours_table(study, methods, columns)]
-    if protocol == "paper":
+    always = [*peers, _saturation_table(study, methods, columns), _hours_table(study, methods, columns)]
+    if study.length.protocol == "paper":
         return always
     held_out = (_calibration_table(study, methods, columns), _ensemble_table(study, methods, columns))
     return [*always, *_difference_tables(study, methods, columns), *held_out]
@@ -377,7 +386,9 @@ def _difference_tables(study: Study, methods: Sequence[Method], columns: Sequenc
             (
                 f"{one.label} - {other.label}",
                 [
-                    _difference_entry(adjusted[key]) if (key := (one.name, other.name, c.name)) in adjusted else NOTHING
+                    NOTHING
+                    if (d := adjusted.get((one.name, other.name, c.name))) is None
+                    else _difference_entry(d, one, other)
                     for c in columns
                 ],
             )
@@ -392,16 +403,25 @@ def _difference_tables(study: Study, methods: Sequence[Method], columns: Sequenc
                 rows,
                 [
                     "In brackets the 95% interval, of a paired bootstrap of the test samples and of the seeds' spread; "
-                    f"p adjusted by Holm's method for the {len(found)} comparisons of this table. Bold: p below 0.05."
+                    f"p adjusted by Holm's method for the {len(found)} comparisons of this table. Bold: p below 0.05. "
+                    "(SxN): made of S settings and N seeds only; of one seed there is no interval."
                 ],
             )
         )
     return tables
 
 
-def _difference_entry(d: comparison.Difference) -> Entry:
-    text = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}], p {d.adjusted:.2g}"
-    return Entry(text, d.value, {"low": d.low, "high": d.high, "p": d.p, "p_holm": d.adjusted}, best=d.adjusted < 0.05)
+def _difference_entry(d: comparison.Difference, one: Method, other: Method) -> Entry:
+    full = (len(one.settings()), len(other.settings()))
+    text = f"{d.value:+.3f}"
+    if d.seeds > 1:
+        text += f" [{d.low:+.3f}, {d.high:+.3f}], p {d.adjusted:.2g}"
+    if d.seeds < 3 or d.settings != full:
+        ours, theirs = d.settings
+        text += f" ({ours}{'' if ours == theirs else f' and {theirs}'}x{d.seeds})"
+    facts = {"low": d.low, "high": d.high, "p": d.p, "p_holm": d.adjusted, "seeds": d.seeds}
+    facts |= dict(zip(("settings", "settings of the other"), d.settings, strict=True))
+    return Entry(text, d.value, facts, best=d.adjusted < 0.05)
 
 
 def _saturation_table(study: Study, methods: Sequence[Method], columns: Sequence[Column]) -> Table:
@@ -409,7 +429,8 @@ def _saturation_table(study: Study, methods: Sequence[Method], columns: Sequence
         told = [comparison.saturation(results, metric) or (0.0, 0.0) for metric in ("auc", "average_precision")]
         text = " , ".join(f"{mean:.4f} ({most:.4f})" for mean, most in told)
         names = ("mean auc gap", "largest auc gap", "mean ap gap", "largest ap gap")
-        return Entry(text, told[0][0], dict(zip(names, (v for pair in told for v in pair), strict=True)))
+        facts = dict(zip(names, (v for pair in told for v in pair), strict=True))
+        return Entry(text.replace("-0.0000", "0.0000"), told[0][0], {**facts, "trainings": len(results)})
 
     return Table(
         "saturation",
@@ -422,11 +443,16 @@ def _saturation_table(study: Study, methods: Sequence[Method], columns: Sequence
 
 def _calibration_table(study: Study, methods: Sequence[Method], columns: Sequence[Column]) -> Table:
     def entry(results: Sequence[Result]) -> Entry:
-        each = [comparison.calibrated(comparison.pick(some, "brier")) for some in comparison.by_seed(results).values()]
+        seeds = comparison.by_seed(comparison.complete(results))
+        each = [comparison.calibrated(some) for some in seeds.values()]
         means = {name: sum(found[name][0] for found in each) / len(each) for name in comparison.CALIBRATIONS}
         facts = {f"{name} brier": value for name, value in means.items()}
         facts |= {f"{n} log-loss": sum(found[n][1] for found in each) / len(each) for n in comparison.CALIBRATIONS}
-        return Entry(" ".join(f"{value:.3f}" for value in means.values()), means["link"], facts)
+        facts |= {"seeds": len(seeds), "settings": (settings := len(next(iter(seeds.values()))))}
+        text = " ".join(f"{value:.3f}" for value in means.values())
+        full = METHODS[results[0].trial.method].settings()
+        short = len(seeds) < 3 or settings < len(full)
+        return Entry(text + (f" ({settings}x{len(seeds)})" if short else ""), means["link"], facts)
 
     return Table(
         "calibration",
@@ -434,9 +460,10 @@ def _calibration_table(study: Study, methods: Sequence[Method], columns: Sequenc
         [c.label for c in columns],
         _each(study, methods, columns, entry),
         [
-            "Of the candidate with the best Brier score on the validation part, mean over seeds. The last four are "
-            "fitted to the validation part, whose share of positives is that of the test part; the link is fitted to "
-            "nothing, and is told that share."
+            "Of the candidate with the best Brier score on the validation part (for the link, of the linked "
+            "probabilities; else of the softmax), mean over seeds. The last four are fitted to the validation part, "
+            "whose share of positives is that of the test part; the link is fitted to nothing, and is told that "
+            "share. (SxN): made of S settings and N seeds only."
         ],
     )
 

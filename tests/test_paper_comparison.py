@@ -230,11 +230,40 @@ def test_a_seed_that_could_choose_among_fewer_settings_does_not_count(tmp_path: 
 def test_holm_is_a_step_down() -> None:
     rng = np.random.default_rng(0)
     p = rng.random(8) ** 3
-    adjusted = holm({i: Difference(0, 0, 0, float(value)) for i, value in enumerate(p)})
+    unknown = {8: Difference(0, 0, 0, math.nan, 1, (1, 1))}
+    adjusted = holm({i: Difference(0, 0, 0, float(value), 3, (1, 1)) for i, value in enumerate(p)} | unknown)
+    assert math.isnan(adjusted[8].adjusted)
     order, largest = np.argsort(p), 0.0
     for rank, i in enumerate(order):
         largest = max(largest, min(1, (8 - rank) * p[i]))
         assert adjusted[int(i)].adjusted == pytest.approx(largest)
+
+
+def test_one_seed_gives_no_interval_and_says_that_it_is_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for method, gain in (("vs", 1.0), ("vs+lct", 3.0)):
+        made_up(store, method, gain=gain, seeds=(0,))
+    d = difference(results(store, "vs+lct"), results(store, "vs"), "auc")
+    assert d is not None
+    assert d.seeds == 1
+    assert math.isnan(d.p)
+    (study,) = comparison.studies(store.results())
+    tables.write(study, tmp_path / "t", "differences-auc")
+    told = (tmp_path / "t" / "differences-auc.md").read_text("utf-8")
+    row = next(line for line in told.splitlines() if line.startswith("| VS + LCT - VS |"))
+    assert "x1)" in row
+    assert "**" not in row
+    assert " p " not in row
+
+
+def test_what_is_made_of_fewer_settings_says_so_under_every_protocol(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, settings=9, seeds=(0, 1, 2))
+    made_up(store, settings=16, seeds=(0,))
+    for protocol in comparison.PROTOCOLS:
+        found = comparison.cell(results(store), "auc", protocol)
+        assert found is not None
+        assert (found.settings, found.seeds) == (9, 3)
 
 
 def test_without_a_seed_in_common_there_is_no_difference(tmp_path: Path) -> None:
@@ -261,7 +290,7 @@ def test_calibration_fitted_to_the_validation_part_mends_scores_that_are_twice_t
     }  # fmt: skip
     store = Store(tmp_path)
     store.put("ab12", record, found)
-    got = comparison.calibrated(comparison.pick(store.results(), "brier"))
+    got = comparison.calibrated(store.results())
     for name in ("temperature", "platt", "isotonic", "beta"):
         assert got[name][0] == pytest.approx(got["link"][0], abs=2e-3)
     assert got["softmax"][0] > got["link"][0] + 0.01
@@ -322,7 +351,7 @@ def test_without_held_out_samples_only_the_papers_protocol_is_told(tmp_path: Pat
     (study,) = comparison.studies(store.results())
     paths = tables.write(study, tmp_path / "tables")
     written = {path.stem: path.read_text("utf-8") for path in paths if path.suffix == ".md"}
-    assert {"table-3-paper", "peers-auc", "hours"} <= written.keys()
+    assert {"table-3-paper", "peers-auc-paper", "hours"} <= written.keys()
     for name, text in written.items():
         assert not any(word in name for word in ("held-out", "matched", "differences", "calibration", "ensembles"))
         assert "validation part" not in text
@@ -369,7 +398,8 @@ def test_every_form_of_a_table_has_every_number(tmp_path: Path) -> None:
     for number in ("3", "4", "13", "14", "15", "16", "17"):
         for protocol in ("paper", "held-out", "matched-trainings", "matched-candidates"):
             assert f"table-{number}-{protocol}" in names
-    assert {"differences-auc", "calibration", "ensembles", "saturation", "hours", "peers-auc"} <= names
+    assert {"differences-auc", "calibration", "ensembles", "saturation", "hours"} <= names
+    assert {f"peers-auc-{p}" for p in ("paper", "held-out", "matched-trainings", "matched-candidates")} <= names
     for name in names:
         md, text, tex = (
             (tmp_path / "tables" / f"{name}.{suffix}").read_text("utf-8") for suffix in ("md", "csv", "tex")

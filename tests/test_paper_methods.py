@@ -152,3 +152,15 @@ def test_the_linear_distributions_are_densities() -> None:
             distribution = m.parse_distribution(text)
             x = np.linspace(distribution.a, distribution.b, 2001)
             assert np.trapezoid(distribution.pdf(x), x) == pytest.approx(1, abs=1e-6)
+
+
+def test_every_method_has_as_many_settings_as_are_asked_for_and_each_is_a_training_of_its_own() -> None:
+    for n in m.BUDGETS:
+        assert {len(method.settings(n)) for method in m.METHODS.values()} == {n}
+    for n in (2, 8, 12, 17):
+        with pytest.raises(InputError, match=f"1, 4, 9 or 16, got {n}"):
+            m.METHODS["vs"].settings(n)
+    for column in ("cifar10-auto-truck", "melanoma-b10", "aptos-b100"):
+        for method in (*m.PAPER, *m.PEERS):
+            some = m.trials([m.COLUMNS[column]], [method], seeds=[0])
+            assert len({trial.identity("data") for trial in some}) == 16
