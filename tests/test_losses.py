@@ -540,12 +540,34 @@ def test_class_counts_that_cannot_be_are_refused(name: str, counts: Sequence[flo
         loss_family(name, counts)
 
 
-@pytest.mark.parametrize("alpha", [0.3, torch.tensor([0.3, 0.7]), torch.full((5, 2), 0.5)])
+@pytest.mark.parametrize("alpha", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("counts", [(70, 9, 30), (50, 50, 50)])
+def test_one_alpha_of_three_classes_lies_between_the_rarest_and_the_most_frequent(
+    alpha: float, counts: tuple[int, int, int]
+) -> None:
+    """Weights are a geometric sequence in the logarithm of the frequency, whose ends are alpha and 1 - alpha."""
+    family = loss_family("focal", counts)
+    logits, target = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 0])
+    log_n = torch.tensor(counts, dtype=torch.float64).log()
+    t = (log_n.max() - log_n) / (log_n.max() - log_n.min()) if len({*counts}) > 1 else torch.full((3,), 0.5)
+    weights = alpha**t * (1 - alpha) ** (1 - t)
+    for ours, theirs in (
+        (family.loss(logits, target, alpha=alpha, phi=1.5), family.loss(logits, target, alpha=weights, phi=1.5)),
+        (family.log_posterior(logits, alpha=alpha, phi=1.5), family.log_posterior(logits, alpha=weights, phi=1.5)),
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("alpha", [torch.tensor([0.3, 0.7]), torch.full((5, 2), 0.5)])
 def test_focal_loss_of_three_classes_needs_three_weights(alpha: float | Tensor) -> None:
     family, (logits, target) = loss_family("focal", (100, 10, 3)), batch(5, 3)
-    with pytest.raises(InputError, match="focal loss of 3 classes needs alpha with 3 weights, got shape"):
+    with pytest.raises(
+        InputError, match="focal loss of 3 classes needs alpha with 3 weights, or one number, got shape"
+    ):
         family.loss(logits, target, alpha=alpha, phi=1)
-    with pytest.raises(InputError, match="focal loss of 3 classes needs alpha with 3 weights, got shape"):
+    with pytest.raises(
+        InputError, match="focal loss of 3 classes needs alpha with 3 weights, or one number, got shape"
+    ):
         family.log_posterior(logits, alpha=alpha, phi=1)
 
 

@@ -21,6 +21,7 @@ _HOMES = {
     "evaluate": "workflow",
     "adapt": "adaptation",
     "watch": "adaptation",
+    "LCTClassifier": "estimator",
     "Run": "runs",
     "Config": "config",
     "LambdaSpace": "distributions",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from tunelater.adaptation import adapt, watch
     from tunelater.config import Config
     from tunelater.distributions import LambdaSpace, Linear, PointMass
+    from tunelater.estimator import LCTClassifier
     from tunelater.film import FiLM, LossConditional
     from tunelater.losses import loss_family
     from tunelater.points import OperatingPoint

@@ -268,7 +268,9 @@ class Focal(LossFamily):
     """alpha-balanced focal loss, -alpha_y (1 - p_y)^phi log p_y (Eq. 2; Lin et al. 2017).
 
     Two classes: alpha_+ = alpha, alpha_- = 1 - alpha; at 0 or 1 one class would not count, and no link could tell it. K
-    classes: alpha is a tensor of K (or N x K) positive weights.
+    classes: alpha is a tensor of K (or N x K) positive weights; or one number in (0, 1), of which the rarest class has
+    alpha, the most frequent 1 - alpha, and those between alpha^t (1 - alpha)^(1 - t), where t falls linearly with the
+    logarithm of their frequency. Where all are equally frequent, all weigh the same.
 
     Its minimiser is not the posterior, but maps to it: with g(p) = p / ((1-p)^phi - phi (1-p)^(phi-1) p log p), P(c|x)
     is proportional to g(p_c) / alpha_c (Charoenphakdee et al., CVPR 2021, for alpha constant).
@@ -280,8 +282,7 @@ class Focal(LossFamily):
 
     @property
     def domain(self) -> Mapping[str, tuple[float, float]]:
-        k = len(self.class_counts)
-        return {**self.hyperparameters, "alpha": (0.0, 1.0 if k == 2 else math.inf)}
+        return {**self.hyperparameters, "alpha": (0.0, 1.0)} if len(self.class_counts) == 2 else self.hyperparameters
 
     def _loss(self, logits: Tensor, target: Tensor, **lam: Hyperparameter) -> Tensor:
         log_p = F.log_softmax(_at_least_float32(logits), dim=-1)
@@ -312,12 +313,21 @@ class Focal(LossFamily):
             positive = _column(alpha, like)
             return torch.stack([1 - positive, positive], dim=-1).reshape(-1, 2)
         weights = _tensor(alpha, like)
-        if not weights.ndim or weights.shape[-1] != len(self.class_counts):
+        if not weights.ndim:
+            return torch.exp(_constant(self._rarity, like) * torch.logit(weights) + torch.log1p(-weights))
+        if weights.shape[-1] != len(self.class_counts):
             k = len(self.class_counts)
             raise InputError(
-                f"focal loss of {k} classes needs alpha with {k} weights, got shape {tuple(weights.shape)}"
+                f"focal loss of {k} classes needs alpha with {k} weights, or one number, got shape "
+                f"{tuple(weights.shape)}"
             )
         return weights
+
+    @property
+    def _rarity(self) -> list[float]:
+        """Of each class, from 0 for the most frequent to 1 for the rarest; all 1/2 where they are alike."""
+        most, ratio = max(self.class_counts), math.log(self.beta)
+        return [math.log(most / n) / ratio if ratio > 0 else 0.5 for n in self.class_counts]
 
 
 def _log_g(log_p: Tensor, log_1mp: Tensor, phi: Tensor) -> Tensor:

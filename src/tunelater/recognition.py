@@ -136,6 +136,10 @@ def _equal_by_chance(run: Run, splits: Sequence[str], columns: slice) -> float:
     if not run.form.equal_by_chance:
         return 0.0
     others = [rows[:, columns] for name, rows in run.hashes.items() if name not in splits]
+    if not sum(map(len, run.hashes.values())) > len(run.hashes["train"]):  # nothing was held back to tell by
+        of_training = run.hashes["train"][:, columns].T
+        counts = [np.unique(column, return_inverse=True, return_counts=True)[1:] for column in of_training]
+        return float(np.any([count[place] > 1 for place, count in counts], axis=0).mean())
     if not sum(map(len, others)):
         others, splits = [run.hashes["validation"][:, columns]], ("train",)
     known = np.concatenate([run.hashes[name][:, columns] for name in splits])

@@ -12,6 +12,7 @@ RUN/
   scores/validation.npz    log-odds of the validation rows over a grid of lambdas
   metrics.csv, tensorboard/  the course of the training
   environment.json         versions of Python and of the libraries
+  estimator.json           of an `LCTClassifier`: its parameters, classes and operating point
   DONE                     the format, the model's identity, and a digest of each file above; written last
 ```
 
@@ -71,7 +72,7 @@ LIBRARIES = (
 _HASHES = "_hashes"
 WRITTEN = (
     "config.toml", "weights.safetensors", "table.json", "preprocessing.skops", "images.json", "data.json", "rows.npz",
-    "validation.npz", "environment.json",
+    "validation.npz", "environment.json", "estimator.json",
 )  # fmt: skip
 ALWAYS_WRITTEN = ("config.toml", "weights.safetensors", "data.json", "rows.npz", "environment.json")
 FORMS: Mapping[str, type[Form]] = {form.name: form for form in (TableForm, ImageForm)}
@@ -194,7 +195,7 @@ class Run:
             with np.load(path / "rows.npz", allow_pickle=False) as stored:
                 rows = {name: stored[name] for name in stored.files if not name.endswith(_HASHES)}
                 hashes = {name: stored[f"{name}{_HASHES}"] for name in rows}
-            model = build(config, pretrained=False, **form.shape)
+            model = build(config, n_classes=len(data["class_counts"]), pretrained=False, **form.shape)
             model.load_state_dict(load_file(path / "weights.safetensors"))
             scores = path / "scores" / "validation.npz"
             validation = load_scores(scores) if scores.is_file() else None

@@ -172,6 +172,98 @@ def pooled_features(
             module.training = mode
 
 
+@dataclass(frozen=True)
+class ClassScores:
+    """Log posteriors of N samples among K classes, two or more, at L lambdas.
+
+    Raises:
+        InputError: shapes that do not fit, log posteriors that are not finite, weights that are negative, not finite or
+            all zero, shares that are not positive or do not sum to one.
+    """
+
+    log_posterior: NDArray[np.float32]
+    """(L, N, K): log P(c|x) where classes have the shares `prior`."""
+    target: NDArray[np.int64]
+    """(N,) class indices."""
+    lambdas: Lambdas
+    """(L,) values of each loss hyperparameter, by name."""
+    prior: tuple[float, ...]
+    """The K shares of the classes that the posteriors are for."""
+    weight: NDArray[np.float64] | None = None
+    split: str = "validation"
+    model: str = ""
+    extrapolated: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        problems.check(self.log_posterior.ndim == 3, f"log posteriors need shape (L, N, K), got {self._shape}")
+        if self.log_posterior.ndim == 3:
+            n_lambdas, n, k = self._shape
+            inside = self.target.shape == (n,) and bool(((self.target >= 0) & (self.target < k)).all())
+            problems.check(inside, f"{n} samples need {n} targets from 0 to {k - 1}, got shape {self.target.shape}")
+            for name, values in self.lambdas.items():
+                problems.check(len(values) == n_lambdas, f"{n_lambdas} lambdas need as many {name}, got {len(values)}")
+            sound = len(self.prior) == k and min(self.prior) > 0 and abs(sum(self.prior) - 1) < 1e-6
+            problems.check(sound, f"{k} classes need {k} positive shares that sum to 1, got {list(self.prior)}")
+            if self.weight is not None:
+                sound = self.weight.shape == (n,) and bool((np.isfinite(self.weight) & (self.weight >= 0)).all())
+                problems.check(
+                    sound and bool(self.weight.any()), f"{n} samples need finite weights of 0 or more, some above 0"
+                )
+        bad = int(np.count_nonzero(~np.isfinite(self.log_posterior)))
+        problems.check(not bad, f"log posteriors must be finite, got {bad} that are not: the model has diverged")
+        problems.raise_if_any()
+
+    def __len__(self) -> int:
+        return len(self.log_posterior)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return self.log_posterior.shape
+
+    def log_loss(self) -> NDArray[np.float64]:
+        """(L,) the mean log-loss of the samples, in nats."""
+        of_target = np.take_along_axis(self.log_posterior, self.target[None, :, None], axis=2)[:, :, 0]
+        return -np.average(of_target.astype(np.float64), axis=1, weights=self.weight)
+
+
+def score_classes(
+    model: LossConditional,
+    data: Split,
+    lambdas: Lambdas,
+    family: LossFamily,
+    *,
+    split: str = "validation",
+    model_id: str = "",
+) -> ClassScores:
+    """Log posteriors of every sample at every lambda, on the model's device: `score` for any number of classes.
+
+    Raises:
+        InputError: hyperparameters that the loss needs and `lambdas` lacks, or log posteriors that are not finite.
+    """
+    check_lambdas(lambdas, family)
+    size = max((np.size(values) for values in lambdas.values()), default=1)
+    device, modes = model.head.weight.device, {module: module.training for module in model.modules()}
+    out = np.empty((size, len(data), len(family.class_counts)), np.float32)
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for rows in _pieces(slice(0, len(data)), _rows_of_a_pass(data, 2**27)):
+                x = data.inputs(rows).to(device)
+                shared = None if model.stages is not None else model.features(x)
+                for i in range(size):
+                    lam = at(lambdas, i)
+                    logits = model.logits(model.features(x, lam) if shared is None else shared, lam)
+                    out[i, rows] = family.log_posterior(logits, None, **lam).cpu().numpy()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    weight = None if data.weight is None else data.weight.cpu().double().numpy()
+    counts = np.asarray(family.class_counts)
+    prior = tuple((counts / counts.sum()).tolist())
+    return ClassScores(out, data.target.cpu().numpy(), lambdas, prior, weight, split, model_id)
+
+
 def _in_one_pass(
     out: Tensor, model: LossConditional, data: Split, lambdas: Lambdas, heads: HeadGrid, memory: int
 ) -> None:

@@ -41,7 +41,7 @@ from tunelater.metrics import evaluate, metric
 from tunelater.models import channels_last
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 from tunelater.sam import SAM
-from tunelater.scoring import score
+from tunelater.scoring import score, score_classes
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -105,13 +105,14 @@ def train(
         stop: asked with the number of finished steps after each; True stops as a signal would.
 
     Raises:
-        InputError: a split without both classes, a Fabric of another precision than the config's, a checkpoint of
-            another config, of other data or of another number of processes, or `compile` without a compiler.
+        InputError: a split without all classes that the model has, a Fabric of another precision than the config's, a
+            checkpoint of another config, of other data or of another number of processes, or `compile` without a
+            compiler.
         TrainingDiverged: the loss turned NaN or infinite.
         TrainingInterrupted: stopped before the end; call again with the same arguments to go on.
     """
     config = config.for_samples(len(splits.train))
-    family = loss_family(config.loss, _checked_counts(splits, config))
+    family = loss_family(config.loss, _checked_counts(splits, config, model.head.out_features))
     _warn_of_milestones(config)
     fabric = _one_device(config) if fabric is None else _of_precision(fabric, config)
     learner = _Learner(config, family, model, fabric)
@@ -452,23 +453,34 @@ class _EarlyStopping:
         )
 
     def _value(self, learner: _Learner) -> float | None:
+        lambdas = learner.config.lambdas.grid(3)
         try:
-            scores = score(learner.result, self._data, learner.config.lambdas.grid(3), learner.family)
+            if len(learner.family.class_counts) > 2:
+                return float(np.mean(score_classes(learner.result, self._data, lambdas, learner.family).log_loss()))
+            scores = score(learner.result, self._data, lambdas, learner.family)
         except InputError:  # the config has the family's hyperparameters, so it is the log-odds
             return None
         values = evaluate(scores.log_odds, scores.target, scores.weight, [self._settings.metric])
         return float(np.mean(values[self._settings.metric]))
 
 
-def _checked_counts(splits: Splits, config: Config) -> list[float]:
-    """The training split's, once each split that is used has both classes."""
+def _checked_counts(splits: Splits, config: Config, n_classes: int) -> list[float]:
+    """The training split's, once each split that is used has all classes."""
     problems = Problems()
-    used = {"training": splits.train} | ({"validation": splits.validation} if config.early_stopping else {})
+    early = config.early_stopping
+    used = {"training": splits.train} | ({"validation": splits.validation} if early else {})
+    needed = "both classes" if n_classes == 2 else f"each of {n_classes} classes"
     for name, split in used.items():
-        counts = class_counts(split)
-        problems.check(min(counts) > 0, f"the {name} split needs both classes, got weights {counts} of classes 0 and 1")
+        counts = class_counts(split, n_classes)
+        named = " and ".join((", ".join(map(str, range(n_classes - 1))), str(n_classes - 1)))
+        problems.check(min(counts) > 0, f"the {name} split needs {needed}, got weights {counts} of classes {named}")
+    if early and n_classes > 2:
+        problems.check(
+            early.metric == "log_loss",
+            f"early_stopping.metric of {n_classes} classes is 'log_loss', got {early.metric!r}, which is of two",
+        )
     problems.raise_if_any()
-    return class_counts(splits.train)
+    return class_counts(splits.train, n_classes)
 
 
 def _warn_of_milestones(config: Config) -> None:
@@ -606,7 +618,8 @@ def _digest(split: Split) -> str:
         if tensor is not None:
             digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    counts = ", ".join(f"{count:g}" for count in class_counts(split))
+    n_classes = max(2, int(split.target.max()) + 1)
+    counts = ", ".join(f"{count:g}" for count in class_counts(split, n_classes))
     return f"{n} samples, classes of weight {counts}, digest {digest.hexdigest()[:12]}"
 
 

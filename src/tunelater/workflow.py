@@ -644,10 +644,10 @@ def loaded_run(run: Run | str | Path, data: Data, problems: Problems, *, frames:
     if not isinstance(run, Run | str | Path):
         problems.add(f"a run is a Run or its folder, got {type(run).__name__}")
         return None
-    if isinstance(run, Run):
-        return None if unsound else run
     with problems_of(problems):
-        run = Run.load(run)
+        run = run if isinstance(run, Run) else Run.load(run)
+        if (k := len(run.data["class_counts"])) > 2:
+            raise InputError(f"the run is of {k} classes: use LCTClassifier.load, this is for two")
         return None if unsound else run
     if isinstance(data, str | Path) and not Path(data).is_dir():
         with problems_of(problems):

@@ -161,6 +161,10 @@ class TableForm:
         w = None if weight is None else torch.from_numpy(np.asarray(weight, np.float32))
         return TensorSplit(x, y, w)
 
+    def hashes(self, features: pd.DataFrame) -> NDArray[np.uint64]:
+        """Of rows as `tables.conform` gives them; see `Labelled`."""
+        return _hashes(features, self.schema)
+
     def labelled(self, data: Data, reading: Any = None, columns: Sequence[str] = ()) -> Labelled:
         read = self._samples(data, self._labels, columns)
         samples = dataclasses.replace(read.samples, target=torch.from_numpy(read.target))

@@ -338,7 +338,7 @@ def prepare(
     Warns:
         DoubtfulInputWarning: columns that are not used, or that hold numbers but for a few values.
     """
-    problems, faults = Problems(), Faults()
+    problems = Problems()
     frame = _with_text_names(frame)
     names = list(frame.columns)
     if repeated := repeated_names(names):
@@ -346,23 +346,48 @@ def prepare(
     problems.check(len(frame) > 0, "the table must have rows, got none")
     problems.add(*absent_names([target], names, "target column"))
     labels = _label(frame[target], positive, problems, row) if target in names and len(frame) else None
-    found = {name: _feature(name, frame[name], row) for name in names if name != target} if len(frame) else {}
+    features, schema, doubts = _features(frame.drop(columns=target, errors="ignore"), problems, row)
+    y, chosen, negative = labels or (np.empty(0, np.int64), "", "")
+    problems.raise_if_any()
+    if doubts:
+        warnings.warn(doubts, DoubtfulInputWarning, stacklevel=2)
+    return features, y, replace(schema, target=target, positive=chosen, negative=negative, header=header)
+
+
+def prepare_features(frame: pd.DataFrame) -> tuple[pd.DataFrame, TableSchema]:
+    """As `prepare`, of a table without labels: its features, and their schema, of which target and labels are empty.
+
+    Raises:
+        InputError: no rows, names that are not unique, infinite numbers, no usable column.
+
+    Warns:
+        DoubtfulInputWarning: columns that are not used, or that hold numbers but for a few values.
+    """
+    problems = Problems()
+    frame = _with_text_names(frame)
+    if repeated := repeated_names(frame.columns):
+        raise InputError(f"column names must be unique, got {some_of(repeated, 10)}; rename them")
+    problems.check(len(frame) > 0, "the table must have rows, got none")
+    features, schema, doubts = _features(frame, problems, row_of_one_table)
+    problems.raise_if_any()
+    if doubts:
+        warnings.warn(doubts, DoubtfulInputWarning, stacklevel=2)
+    return features, schema
+
+
+def _features(
+    frame: pd.DataFrame, problems: Problems, row: Callable[[int], str]
+) -> tuple[pd.DataFrame, TableSchema, str]:
+    """The columns that can be features, their schema without labels, and what is doubtful, in words."""
+    faults = Faults()
+    found = {name: _feature(name, frame[name], row) for name in frame.columns} if len(frame) else {}
     used = {name: feature for name, feature in found.items() if feature.reason is None}
     problems.check(bool(used) or not len(frame), f"the table has no column that can be a feature{_unused(found)}")
-    y, chosen, negative = labels or (np.empty(0, np.int64), "", "")
-    schema = TableSchema(
-        columns={name: feature.kind for name, feature in used.items()},
-        target=target,
-        positive=chosen,
-        negative=negative,
-        header=header,
-        dates=tuple(name for name, feature in used.items() if feature.date),
-    )
+    dates = tuple(name for name, feature in used.items() if feature.date)
+    schema = TableSchema({name: feature.kind for name, feature in used.items()}, "", "", "", dates=dates)
     features = _conformed({name: as_cells(as_arrow(frame[name])) for name in used}, schema, frame.index, faults, 0)
     problems.add(*faults.messages(row))
-    problems.raise_if_any()
-    _warn(found)
-    return features, y, schema
+    return features, schema, _doubts(found)
 
 
 def _with_text_names(frame: pd.DataFrame) -> pd.DataFrame:
@@ -374,14 +399,13 @@ def _unused(found: Mapping[str, _Feature]) -> str:
     return ": " + ", ".join(reasons) if reasons else ""
 
 
-def _warn(found: Mapping[str, _Feature]) -> None:
+def _doubts(found: Mapping[str, _Feature]) -> str:
     told = [
         f"column {name!r} {feature.doubt}" for name, feature in found.items() if feature.doubt and not feature.reason
     ]
     if n := sum(feature.reason is not None for feature in found.values()):
         told.insert(0, f"{n} {'column is' if n == 1 else 'columns are'} not used as features{_unused(found)}")
-    if told:
-        warnings.warn("; ".join(told), DoubtfulInputWarning, stacklevel=3)
+    return "; ".join(told)
 
 
 def _feature(name: str, column: pd.Series, row: Callable[[int], str]) -> _Feature:
