@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
 from sklearn import metrics as sk
 from torch import Tensor
 from torch.nn import functional as F
@@ -46,6 +47,7 @@ from tunelater.losses import loss_family
 from tunelater.models import build
 from tunelater.problems import DoubtfulInputWarning, InputError
 from tunelater.scoring import score
+from tunelater.trackers import tracker_of
 from tunelater.training import CHECKPOINT, Trained, TrainingDiverged, TrainingInterrupted, train
 
 FEATURES = 5
@@ -495,10 +497,7 @@ def assert_resumes(config: Config, folder: Path, whole: Whole) -> None:
 
 
 @pytest.mark.parametrize("every", ["epoch", "step"])
-def test_resumed_from_any_step_equals_uninterrupted(
-    every: Any, tmp_path: Path, whole: Callable[[Any], Whole], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # for speed
+def test_resumed_from_any_step_equals_uninterrupted(every: Any, tmp_path: Path, whole: Callable[[Any], Whole]) -> None:
     config, expected = eventful(every), whole(every)
     assert 3 <= len(expected.trained.history) < config.epochs, "it should stop early"
     assert expected.trained.best_epoch == len(expected.trained.history) - 2
@@ -511,9 +510,8 @@ def test_resumed_from_any_step_equals_uninterrupted(
 
 
 def test_stopped_at_every_step_and_resumed_each_time_equals_uninterrupted(
-    tmp_path: Path, whole: Callable[[Any], Whole], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, whole: Callable[[Any], Whole]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     config, expected = eventful(), whole("epoch")
     for _ in range(int(expected.trained.history[-1]["step"]) - 1):
         with pytest.raises(TrainingInterrupted):
@@ -1215,22 +1213,23 @@ def test_splits_without_both_classes_are_refused_together(tmp_path: Path) -> Non
     train(small(epochs=1), Splits(SPLITS.train, unseen), untrained(small()))  # which nothing looks at
 
 
-# ------------------------------------------------------------------------------------------- TensorBoard
+# ------------------------------------------------------------------------------------------- trackers
 
 
 def test_tensorboard_events_are_the_history_also_after_a_resume(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     config = eventful()
+    tracker = tracker_of("tensorboard", tmp_path, config, "run")
 
     def die(row: dict[str, float]) -> None:
         if row["epoch"] == 2:
             raise OSError("after the event, before the checkpoint")
 
     with pytest.raises(OSError, match="after the event"):
-        train(config, SPLITS, untrained(config), folder=tmp_path, on_epoch=die)
+        train(config, SPLITS, untrained(config), folder=tmp_path, on_epoch=die, tracker=tracker)
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["progress"]["step"] == 5
     time.sleep(1.1)  # event files are read in the order of their names, which tell whole seconds apart
-    trained = train(config, SPLITS, untrained(config), folder=tmp_path)
+    trained = train(config, SPLITS, untrained(config), folder=tmp_path, tracker=tracker)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert set(events.Tags()["scalars"]) == {"step", "loss", "learning_rate", "validation_average_precision"}
@@ -1240,10 +1239,46 @@ def test_tensorboard_events_are_the_history_also_after_a_resume(tmp_path: Path) 
         assert logged == [(epoch, pytest.approx(value, rel=1e-6)) for epoch, value in expected]
 
 
-def test_training_works_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ImportError):
-        import torch.utils.tensorboard  # noqa: F401
+class Recorder(Logger):
+    """What a tracker was told."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int | None, dict[str, float]]] = []
+        self.status: list[str] = []
+
+    name = version = "recorder"
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a training logs its course alone")
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self.rows.append((step, metrics))
+
+    def finalize(self, status: str) -> None:
+        self.status.append(status)
+
+
+def test_loggers_of_a_fabric_and_a_tracker_hear_the_history(tmp_path: Path) -> None:
+    mine, made, behind = Recorder(), Recorder(), []
+
+    def tracker(epochs: int) -> Recorder:
+        behind.append(epochs)
+        return made
+
+    def train_some(**options: Any) -> Any:
+        fabric = Fabric(accelerator="cpu", devices=1, loggers=[mine])
+        return train(small(), SPLITS, untrained(small()), fabric=fabric, folder=tmp_path, tracker=tracker, **options)
+
+    with pytest.raises(TrainingInterrupted):
+        train_some(on_epoch=lambda row: None, stop=lambda step: len(mine.rows) == 2)
+    trained = train_some()
+    rows = [(int(row["epoch"]), {name: row[name] for name in row if name != "epoch"}) for row in trained.history]
+    assert mine.rows == made.rows == rows
+    assert mine.status == made.status == ["failed", "success"]
+    assert behind == [0, 2]
+
+
+def test_nothing_is_tracked_unless_asked_for(tmp_path: Path) -> None:
     trained = train(small(), SPLITS, untrained(small()), folder=tmp_path)
     assert len(trained.history) == 4
     assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, "metrics.csv"}

@@ -22,6 +22,8 @@ _HOMES = {
     "adapt": "adaptation",
     "watch": "adaptation",
     "LCTClassifier": "estimator",
+    "export_model": "export",
+    "write_card": "card",
     "Run": "runs",
     "Config": "config",
     "LambdaSpace": "distributions",
@@ -42,9 +44,11 @@ __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
     from tunelater.adaptation import adapt, watch
+    from tunelater.card import write_card
     from tunelater.config import Config
     from tunelater.distributions import LambdaSpace, Linear, PointMass
     from tunelater.estimator import LCTClassifier
+    from tunelater.export import export_model
     from tunelater.film import FiLM, LossConditional
     from tunelater.losses import loss_family
     from tunelater.points import OperatingPoint

@@ -174,6 +174,10 @@ def fit(
             show_default=False,
         ),
     ] = None,
+    tracker: Annotated[
+        str | None,
+        typer.Option(metavar="tensorboard|wandb", help="Where else to follow the training. [nowhere]"),
+    ] = None,
     no_header: Annotated[
         bool, typer.Option("--no-header", help="The CSV has no line of names: columns are column_1, column_2, ...")
     ] = False,
@@ -309,6 +313,7 @@ def fit(
                 images=source,
                 force=force,
                 on_epoch=lambda row: advance(int(row["epoch"])),
+                tracker=tracker,
                 problems=list(problems),
             )
         shares = ", ".join(f"{n['rows']} {name} ({n['positives']} positive)" for name, n in run.data["splits"].items())
@@ -576,6 +581,80 @@ def predict(
         typer.echo(f"{rows}, {alerts} ({done.alerts / max(done.rows, 1):.2%}): {out}")
         if done.extrapolated:
             _warn("the point's lambda lies outside of the range that the model was trained on (column 'extrapolated')")
+
+
+@app.command(
+    epilog="Example: tunelater export run model.onnx --at point.json",
+    short_help="Write the model as one file for other programs.",
+)
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Argument(metavar="MODEL", help="The file to write: .onnx or .pt2.", show_default=False)],
+    at: Annotated[
+        list[Path] | None,
+        typer.Option(help="An operating point to go along; may be repeated.", show_default=False),
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="float16 in the trunk, for GPUs.")] = False,
+    format: Annotated[
+        str | None, typer.Option(metavar="onnx|torch", help="What to write. [by the ending of MODEL]")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is already there.")] = False,
+) -> None:
+    """Write the model as ONNX, or as an exported program of PyTorch, with its preprocessing and its link inside.
+
+    Samples, lambda and the prior are its inputs, log posterior odds and the probability its outputs. Operating points
+    go along, in the file and as JSON beside it.
+    """
+    with _reported():
+        from tunelater.export import export_model
+
+        done = export_model(run, out, at=at or [], half=half, format=format, force=force)
+        typer.echo(f"Model {done.description['model']}: {done.out}")
+        for place in done.points:
+            typer.echo(f"Operating point: {place}")
+        typer.echo(f"To run it:\n\n{done.snippet}")
+
+
+@app.command(
+    epilog="Example: tunelater card run --data cases.csv --at point.json --out README.md",
+    short_help="Write a model card.",
+)
+def card(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="The Markdown file to write.", show_default=False)],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Labelled data to report on; of the run's own its test rows. [none]", show_default=False),
+    ] = None,
+    at: Annotated[
+        list[Path] | None,
+        typer.Option(help="An operating point to report; may be repeated.", show_default=False),
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Report each of its values apart; may be repeated.", show_default=False),
+    ] = None,
+    force: Force = False,
+    paths: Paths = None,
+    images: ImageFolder = None,
+    on_bad: OnBad = "raise",
+    max_pixels: MaxPixels = None,
+    cache: Cache = None,
+) -> None:
+    """Write a model card in the layout of the Hugging Face Hub, as far as run, points and data say.
+
+    What only people know (who made it, what for, what it must not be used for besides the obvious) is marked to be
+    written.
+    """
+    with _reported():
+        from tunelater.card import write_card
+
+        with _decoding(path=paths, folder=images, on_bad=on_bad, max_pixels=max_pixels, cache=cache) as source:
+            written = write_card(
+                run, out, data=data, at=at or [], groups=group or [], force=force, images=source if data else None
+            )
+        for path in written:
+            typer.echo(f"{'Model card' if path == out else 'Figure'}: {path}")
 
 
 ReferenceData = Annotated[

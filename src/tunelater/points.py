@@ -109,7 +109,8 @@ class OperatingPoint:
         return self.log_odds(log_odds, prior) >= self.log_odds_threshold
 
     def to_json(self) -> str:
-        """The point as JSON, readable by `from_json` and by other programs."""
+        """The point as JSON, readable by `from_json` and, as docs/schemas/operating-point.schema.json describes it, by
+        other programs."""
         raw = {"format": FORMAT, **dataclasses.asdict(self)}
         raw["calibration"] = None if self.calibration is None else self.calibration.to_dict()
         return json.dumps(raw, indent=2, allow_nan=False) + "\n"

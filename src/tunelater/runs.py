@@ -10,7 +10,7 @@ RUN/
   data.json                fingerprint, sizes and class shares of the data
   rows.npz                 which rows went where, and hashes of the rows of each split
   scores/validation.npz    log-odds of the validation rows over a grid of lambdas
-  metrics.csv, tensorboard/  the course of the training
+  metrics.csv              the course of the training; also tensorboard/ or wandb/, if asked for
   environment.json         versions of Python and of the libraries
   estimator.json           of an `LCTClassifier`: its parameters, classes and operating point
   DONE                     the format, the model's identity, and a digest of each file above; written last
@@ -323,7 +323,7 @@ def _write_json(path: Path, value: Any) -> None:
 # ------------------------------------------------------------------------------------------- atomic places
 
 
-WHOLE_RUN = frozenset({*WRITTEN, "scores", "metrics.csv", "tensorboard", "DONE"})
+WHOLE_RUN = frozenset({*WRITTEN, "scores", "metrics.csv", "tensorboard", "wandb", "DONE"})
 
 
 def is_run(folder: Path) -> bool:

@@ -19,7 +19,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -92,17 +93,21 @@ def train(
     checkpoint_seconds: float = 60.0,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     stop: Callable[[int], bool] | None = None,
+    tracker: Callable[[int], Logger] | None = None,
 ) -> Trained:
     """Train `model` on `splits.train` as `config` says; `splits.validation` serves early stopping alone.
 
     Args:
-        fabric: a launched Fabric for several devices or nodes; by default one device, the GPU where there is one.
-        folder: where checkpoint.pt and metrics.csv (and TensorBoard events, if it is installed) go; None keeps nothing.
+        fabric: a launched Fabric for several devices or nodes; by default one device, the GPU where there is one. Its
+            loggers get each row of the history.
+        folder: where checkpoint.pt and metrics.csv go; None keeps nothing.
         resume: go on from the checkpoint in `folder`, if there is one.
         checkpoint_seconds: how often to write one in the middle of an epoch. One is also written when SIGINT or SIGTERM
             arrives.
         on_epoch: called with each row of the history, for progress bars.
         stop: asked with the number of finished steps after each; True stops as a signal would.
+        tracker: makes a logger that gets each row too, given how many epochs a resumed training has behind it; see
+            `trackers.tracker_of`.
 
     Raises:
         InputError: a split without all classes that the model has, a Fabric of another precision than the config's, a
@@ -130,8 +135,10 @@ def train(
         return TrainingDiverged(_advice(config, step, batches.steps_per_epoch, batches.lam(step)))
 
     model.train()
-    log = _Log(folder if fabric.is_global_zero else None, progress.history, on_epoch)
-    with contextlib.closing(log), _own_random_state(fabric.device), _stop_requested() as signalled:
+    leads = fabric.is_global_zero
+    loggers = [*fabric.loggers, *([tracker(len(progress.history))] if tracker is not None and leads else [])]
+    log = _Log(folder if leads else None, progress.history, on_epoch, loggers)
+    with log, _own_random_state(fabric.device), _stop_requested() as signalled:
         for step in range(progress.step, batches.steps):
             factor = config.schedule.multiplier(step, batches.steps_per_epoch, batches.steps)
             rate = config.optimizer.learning_rate * factor
@@ -624,22 +631,22 @@ def _digest(split: Split) -> str:
 
 
 class _Log:
-    """The history, and who hears of it: metrics.csv, rewritten whole on resume, TensorBoard, if any, and the caller."""
+    """The history, and who hears of it: metrics.csv, rewritten whole on resume, loggers, and the caller."""
 
     def __init__(
-        self, folder: Path | None, history: list[dict[str, float]], on_epoch: Callable[[dict[str, float]], None] | None
+        self,
+        folder: Path | None,
+        history: list[dict[str, float]],
+        on_epoch: Callable[[dict[str, float]], None] | None,
+        loggers: Sequence[Logger] = (),
     ) -> None:
-        self._history, self._on_epoch = history, on_epoch
-        self._file = self._events = None
+        self._history, self._on_epoch, self._loggers = history, on_epoch, loggers
+        self._file = None
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
         self._file = (folder / "metrics.csv").open("w", newline="", encoding="utf-8")
         self._writer: csv.DictWriter[str] | None = None
-        with contextlib.suppress(ImportError):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=len(history) + 1)
         for row in history:
             self._write_csv(row)
 
@@ -655,14 +662,16 @@ class _Log:
         self._history.append(row)
         if self._file is not None:
             self._write_csv(row)
-        if self._events is not None:
-            for name in row.keys() - {"epoch"}:
-                self._events.add_scalar(name, row[name], int(row["epoch"]))
+        for logger in self._loggers:
+            logger.log_metrics({name: row[name] for name in row if name != "epoch"}, step=int(row["epoch"]))
         if self._on_epoch is not None:
             self._on_epoch(row)
 
-    def close(self) -> None:
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         if self._file is not None:
             self._file.close()
-        if self._events is not None:
-            self._events.close()
+        for logger in self._loggers:
+            logger.finalize("success" if failure is None else "failed")

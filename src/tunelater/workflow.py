@@ -63,6 +63,7 @@ from tunelater.runs import FORMAT as RUN_FORMAT
 from tunelater.runs import Run, another_lives, building, output_problems, publish
 from tunelater.scoring import Scores, check_lambdas
 from tunelater.streaming import FoldedHistograms, HistogramGrid, load_shards, problems_of_rows
+from tunelater.trackers import problems_of_tracker, tracker_of
 from tunelater.training import problems_of_compiling, train
 from tunelater.tuning import problems_of_calibrating, problems_of_guarantee, select_from
 
@@ -91,6 +92,7 @@ def fit(
     images: ImageSource | None = None,
     force: bool = False,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    tracker: str | None = None,
     problems: Sequence[str] = (),
 ) -> Run:
     """Train one model over a distribution of loss hyperparameters, on a table or on images.
@@ -115,6 +117,7 @@ def fit(
         images: where images have their labels and how they are read, if it is images that a file or folder holds.
         force: replace an older run at `out`.
         on_epoch: called after each epoch with its metrics.
+        tracker: where to follow the training besides `metrics.csv`: `tensorboard` or `wandb`; None is nowhere.
         problems: what the caller found wrong already, to be told with the rest.
 
     Raises:
@@ -122,7 +125,7 @@ def fit(
         TrainingDiverged: the loss turned non-finite; the message says what to change.
     """
     found = Problems()
-    found.add(*problems)
+    found.add(*problems, *problems_of_tracker(tracker, out))
     if out is not None:
         found.add(*output_problems(out, force=force, folder=True))
     found.add(*(_problems_of_sizes(fractions) if fractions is not None else []))
@@ -170,7 +173,9 @@ def fit(
 
     def trained(folder: Path | None) -> Run:
         model = build(config, **form.shape)
-        fitted = train(config, splits, model, folder=folder, on_epoch=on_epoch).model
+        title = "tunelater" if out is None else Path(out).name
+        follow = None if tracker is None else tracker_of(tracker, folder, config, title)
+        fitted = train(config, splits, model, folder=folder, on_epoch=on_epoch, tracker=follow).model
         run = Run(config, fitted, form, facts, rows, hashes_of)
         scores = run.score(splits.validation, _saved_grid(config, len(splits.validation)))
         return dataclasses.replace(run, validation=scores)
@@ -605,7 +610,7 @@ class _Predicting:
             return _beside(rows.kept.slice(0, 0), RESULT.empty_table())  # what would not be written is not scored
         # Rows of tables are scored as Ray's processes do it, to the last bit.
         with one_thread() if isinstance(self.run.form, TableForm) else nullcontext():
-            return _beside(rows.kept, _predict_piece(self.run, self.point, rows.samples))
+            return _beside(rows.kept, predictions_of(self.run, self.point, rows.samples))
 
 
 def _read(part: Part) -> Iterator[Any]:
@@ -814,12 +819,12 @@ def problems_of_point_file(out: Path, data: Data, force: bool) -> list[str]:
         return [f"{out} is the table to choose on, which is not replaced; name another place"]
     if problems := output_problems(out, force=True, folder=False):
         return problems
-    if out.is_file() and not _is_point(out):
+    if out.is_file() and not is_point_file(out):
         return [f"{out} exists and is not an operating point, so it is not replaced; name another place"]
     return output_problems(out, force=force, folder=False)
 
 
-def _is_point(path: Path) -> bool:
+def is_point_file(path: Path) -> bool:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -1085,7 +1090,8 @@ RESULT = pa.schema(
 RESULT_SUFFIXES = (".csv", ".parquet", ".pq")
 
 
-def _predict_piece(run: Run, at: OperatingPoint, samples: Split) -> pa.Table:
+def predictions_of(run: Run, at: OperatingPoint, samples: Split) -> pa.Table:
+    """What `predict` writes of samples; see there."""
     lambdas = {name: np.array([value]) for name, value in at.lam.items()}
     scores: Scores = run.score(samples, lambdas, split="new")
     log_odds = at.log_odds(scores.log_odds[0], scores.prior)

@@ -29,10 +29,10 @@ from tunelater.problems import did_you_mean
 
 # ---------------------------------------------------------------------------------------------------------------- cells
 
-_MISSING = pa.array(
-    ["", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "-nan", "-NaN", "null", "Null", "NULL", "None", "?", "<NA>", "#N/A"],
-    pa.large_string(),
-)
+MISSING_TEXTS = (
+    "", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "-nan", "-NaN", "null", "Null", "NULL", "None", "?", "<NA>", "#N/A",
+)  # fmt: skip
+_MISSING = pa.array(MISSING_TEXTS, pa.large_string())
 TRUTH = {"true": 1.0, "t": 1.0, "yes": 1.0, "y": 1.0, "false": 0.0, "f": 0.0, "no": 0.0, "n": 0.0}
 TRUTH_OR_DIGIT = TRUTH | {"1": 1.0, "0": 0.0}
 NUMBER = r"^[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)$"

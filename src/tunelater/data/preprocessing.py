@@ -23,9 +23,9 @@ from tunelater.data.tables import Kind, TableSchema
 from tunelater.problems import InputError, Problems
 
 _UNKNOWN_FORM = "it was not written by Preprocessor.save, or is damaged; train again, or name another file"
-_MISSING_CATEGORY = "<missing>"
-_LARGEST_INPUT = 1e100
-_LARGEST_OUTPUT = 1e6
+MISSING_CATEGORY = "<missing>"
+LARGEST_INPUT = 1e100
+LARGEST_OUTPUT = 1e6
 # skops trusts far more than this. A file can only hold what a Preprocessor is made of.
 _TRUSTED = frozenset(
     {
@@ -112,7 +112,18 @@ class Preprocessor:
             return np.empty((0, self.n_features), dtype=np.float32)
         outputs = np.asarray(self._transformer.transform(inputs))
         # A value far outside of what training saw is finite as float64 and infinite as float32.
-        return np.ascontiguousarray(np.clip(outputs, -_LARGEST_OUTPUT, _LARGEST_OUTPUT), dtype=np.float32)
+        return np.ascontiguousarray(np.clip(outputs, -LARGEST_OUTPUT, LARGEST_OUTPUT), dtype=np.float32)
+
+    def fitted(self) -> Mapping[str, Any]:
+        """The fitted transformers of scikit-learn, in the order of what they give: `numeric` (imputer and scaler),
+        `numeric_missing`, `boolean`, `boolean_missing`, `categorical`; without those that have no columns.
+
+        Raises:
+            InputError: the preprocessor is not fitted.
+        """
+        if self._transformer is None:
+            raise InputError("a preprocessor must be fitted before it has transformers; call fit or load")
+        return {name: fitted for name, fitted, of in self._transformer.transformers_ if len(of) and name != "remainder"}
 
     def categories(self) -> dict[str, frozenset[str]]:
         """The categories that training had, of each categorical column; what is missing is none of them.
@@ -124,7 +135,7 @@ class Preprocessor:
             raise InputError("a preprocessor must be fitted before it knows categories; call fit or load")
         names = [name for name, kind in self.schema.columns.items() if kind == "categorical"]
         known = self._transformer.named_transformers_["categorical"].categories_ if names else []
-        return {name: frozenset(values) - {_MISSING_CATEGORY} for name, values in zip(names, known, strict=True)}
+        return {name: frozenset(values) - {MISSING_CATEGORY} for name, values in zip(names, known, strict=True)}
 
     def digest(self) -> str:
         """`sha256:...` of all that `transform` depends on: the columns, their kinds and what was learned from them.
@@ -202,14 +213,14 @@ def _inputs(features: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
             continue
         column = features[name]
         if kind == "categorical":
-            columns[name] = np.where(column.notna(), column.astype(object), _MISSING_CATEGORY)
+            columns[name] = np.where(column.notna(), column.astype(object), MISSING_CATEGORY)
             continue
         sound = column.dtype == np.float64 and not np.isinf(column.to_numpy()).any()
         problems.check(
             sound, f"column {name!r} must hold finite float64, got {column.dtype}; pass the table to conform before"
         )
         if sound:
-            columns[name] = np.clip(column.to_numpy(), -_LARGEST_INPUT, _LARGEST_INPUT)
+            columns[name] = np.clip(column.to_numpy(), -LARGEST_INPUT, LARGEST_INPUT)
     problems.raise_if_any()
     return pd.DataFrame(columns, index=features.index)
 

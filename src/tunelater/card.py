@@ -1,0 +1,379 @@
+"""The model card of a run: Markdown with the front matter of the Hugging Face Hub, as far as a run, its operating
+points and labelled data say. What only people know is marked to be written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunelater import __version__
+from tunelater.assessment import assess
+from tunelater.calibration import draw_reliability, problems_of_diagram
+from tunelater.data.forms import Data
+from tunelater.data.image_form import ImageForm, ImageSource
+from tunelater.data.table_form import TableForm
+from tunelater.intervals import Estimate
+from tunelater.needs import MISSING, MOST_VALUES, Columns, Need
+from tunelater.points import OperatingPoint
+from tunelater.problems import DoubtfulInputWarning, InputError, Problems
+from tunelater.runs import Run, output_problems
+from tunelater.workflow import Evaluation, evaluation, labelled_samples, point_of_run, problems_of, replacing
+
+TO_WRITE = "*To be written by whoever publishes this model"
+SUBGROUP_METRICS = ("recall", "precision", "fpr")
+FEWEST = 10
+"""Positives of a subgroup under which its row says that it has few."""
+
+
+@dataclass(frozen=True)
+class _Reported:
+    """An operating point, and what it achieves on the data that were given."""
+
+    name: str
+    point: OperatingPoint
+    done: Evaluation | None
+    groups: Mapping[str, Mapping[str, _Group]]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Samples that have one value of a column."""
+
+    n: int
+    n_positive: int
+    estimates: Mapping[str, Estimate]
+
+
+def write_card(
+    run: Run | str | Path,
+    out: str | Path,
+    *,
+    data: Data | None = None,
+    at: Sequence[OperatingPoint | str | Path] | OperatingPoint | str | Path = (),
+    groups: Sequence[str] = (),
+    force: bool = False,
+    images: ImageSource | None = None,
+) -> list[Path]:
+    """Write the model card of a run, and beside it a reliability diagram of each point.
+
+    Args:
+        out: the Markdown file, README.md on the Hub. Diagrams are called after it and the point.
+        data: labelled data to report on, as for `evaluate`: of the table that the run was fitted on its test rows. None
+            reports what the points achieved on the rows that they were chosen on, which flatters them.
+        at: operating points, or their files.
+        groups: columns of `data`, each value of which is reported apart.
+        force: replace older files.
+        images: how image files are read, for a run on images.
+
+    Returns:
+        What was written, the card first.
+
+    Raises:
+        InputError: everything wrong with the arguments and the data, or packages that are missing.
+    """
+    found, out = Problems(), Path(out)
+    given = [at] if isinstance(at, OperatingPoint | str | Path) else list(at)
+    names = [Path(each).stem if isinstance(each, str | Path) else f"point {i + 1}" for i, each in enumerate(given)]
+    found.check(out.suffix == ".md", f"a model card is Markdown: --out (out) must end in .md, got {out.name!r}")
+    found.check(len(set(names)) == len(names), f"operating points of a card need files of different names, got {names}")
+    found.add(*_problems_of_hub())
+    figures = [out.with_name(f"{out.stem}-{name.replace(' ', '-')}.png") for name in names] if data is not None else []
+    if data is None and groups:
+        found.add(f"subgroups are of data: give --data (data), or leave out --group (groups), got {', '.join(groups)}")
+    if data is not None and not given:
+        found.add("data are reported on at an operating point: give --at (at), or leave out --data (data)")
+    for place in (out, *figures):
+        found.add(*output_problems(place, force=force, folder=False))
+    for figure in figures[:1]:
+        found.add(*problems_of_diagram(figure))
+    loaded: Run | None = None
+    with problems_of(found):
+        loaded = run if isinstance(run, Run) else Run.load(run)
+    points = [point for each in given if (point := point_of_run(each, loaded, found)) is not None]
+    found.raise_if_any()
+    assert loaded is not None
+    reported = [_reported(loaded, name, point, data, groups, images) for name, point in zip(names, points, strict=True)]
+    for figure, each in zip(figures, reported, strict=False):  # none without data
+        assert each.done is not None
+        with replacing(figure) as partial:
+            drawn = partial.with_suffix(".png")
+            draw_reliability({"probability": each.done.reliability}, drawn)
+            drawn.replace(partial)
+    with replacing(out) as partial:
+        partial.write_text(card_text(loaded, reported, [figure.name for figure in figures]), encoding="utf-8")
+    return [out, *figures]
+
+
+def _problems_of_hub() -> list[str]:
+    if find_spec("huggingface_hub") is None:
+        return ["a model card needs huggingface_hub: pip install 'tunelater[hub]'"]
+    return []
+
+
+def _reported(
+    run: Run, name: str, point: OperatingPoint, data: Data | None, groups: Sequence[str], images: ImageSource | None
+) -> _Reported:
+    if data is None:
+        return _Reported(name, point, None, {})
+    done = evaluation(run, data, at=point, images=images)
+    return _Reported(name, point, done, _of_groups(run, point, data, groups, images) if groups else {})
+
+
+def _of_groups(
+    run: Run, point: OperatingPoint, data: Data, groups: Sequence[str], images: ImageSource | None
+) -> dict[str, dict[str, _Group]]:
+    named = tuple(dict.fromkeys([*groups, *Need.read(point.needs).columns]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtfulInputWarning)  # which `evaluation` has told
+        samples, split, columns = labelled_samples(run, data, "test", ("train", "validation"), images, named)
+    problems = Problems()
+    values = {name: _values(columns, name, problems) for name in groups}
+    problems.raise_if_any()
+    scores = run.score(samples, {name: np.array([v]) for name, v in point.lam.items()}, split=split)
+    scores = dataclasses.replace(scores, columns=columns)
+
+    def of(rows: np.ndarray) -> _Group:
+        some = scores.take(np.flatnonzero(rows))
+        both = 0 < int(some.target.sum()) < len(some.target)
+        return _Group(len(some.target), int(some.target.sum()), assess(point, some) if both else {})
+
+    told: dict[str, dict[str, _Group]] = {}
+    for name, texts in values.items():
+        told[name] = {str(value): of(texts == value) for value in sorted(set(texts.tolist()) - {MISSING})}
+    return told
+
+
+def _values(columns: Columns, name: str, problems: Problems) -> np.ndarray:
+    texts = np.asarray(columns[name]).astype(str)
+    n = len(set(texts.tolist()))
+    problems.check(
+        n <= MOST_VALUES, f"a column of subgroups (--group) has at most {MOST_VALUES} values, got {n:,} in {name!r}"
+    )
+    return texts
+
+
+# ------------------------------------------------------------------------------------------- text
+
+
+def card_text(run: Run, reported: Sequence[Any] = (), figures: Sequence[str] = ()) -> str:
+    """The card as Markdown, front matter included.
+
+    Raises:
+        InputError: huggingface_hub is not installed.
+    """
+    if problems := _problems_of_hub():
+        raise InputError(problems)
+    parts = [
+        f"# {_title(run)}",
+        _summary(run),
+        _data(run),
+        _training(run),
+        _points(run, reported),
+        _groups(run, reported),
+        _calibration(run, reported, figures),
+        _usage(run),
+        _limits(run, reported),
+    ]
+    return f"---\n{_front_matter(run, reported)}\n---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _title(run: Run) -> str:
+    negative, positive = run.form.labels
+    return f"{positive} against {negative}"
+
+
+def _front_matter(run: Run, reported: Sequence[_Reported]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    images = isinstance(run.form, ImageForm)
+    task = "image-classification" if images else "tabular-classification"
+    results = [
+        EvalResult(
+            task_type=task,
+            dataset_type=run.form.name,
+            dataset_name=f"{each.done.split} {each.done.noun}s at {each.name}",
+            metric_type=name,
+            metric_value=round(estimate.value, 6),
+        )
+        for each in reported
+        if each.done is not None
+        for name, estimate in each.done.estimates.items()
+    ]
+    return ModelCardData(
+        library_name="tunelater",
+        pipeline_tag=task,
+        tags=["tunelater", "imbalanced-classification", "loss-conditional-training", run.config.loss],
+        model_name=_title(run) if results else None,
+        eval_results=results or None,
+    ).to_yaml()
+
+
+def _summary(run: Run) -> str:
+    lambdas = ", ".join(run.config.lambdas.free) or "no hyperparameter"
+    return (
+        f"A binary classifier of {run.form.noun}s for the rare class `{run.form.labels[1]}`, trained once over a "
+        f"distribution of its loss's hyperparameters ({lambdas}) with tunelater {__version__}. Where it operates, and "
+        "the share of positives that its probabilities are for, are chosen afterwards and can be chosen again.\n\n"
+        f"Model `{run.id}`. {TO_WRITE}: what it is for, who made it, under which licence.*"
+    )
+
+
+def _data(run: Run) -> str:
+    rows = [
+        [name, f"{of['rows']:,}", f"{of['positives']:,}", f"{of['positives'] / max(of['rows'], 1):.2%}"]
+        for name, of in run.data.get("splits", {}).items()
+    ]
+    columns = ""
+    if isinstance(run.form, TableForm):
+        told = ", ".join(f"`{name}` ({kind})" for name, kind in run.form.schema.columns.items())
+        columns = f"\n\nColumns: {told}. Target: `{run.form.schema.target}`."
+    return (
+        f"## Training data\n\n{run.form.told}. Fingerprint of the data: `{run.data['fingerprint']}`.{columns}\n\n"
+        f"{_table(['split', f'{run.form.noun}s', 'positives', 'share'], rows)}\n\n"
+        f"{TO_WRITE}: where the data come from, how they were labelled, whom they leave out.*"
+    )
+
+
+def _training(run: Run) -> str:
+    rows = []
+    for name in run.family.hyperparameters:
+        of = run.config.lambdas[name]
+        rows.append([f"`{name}`", f"{of.a:g}", f"{of.b:g}", f"{run.config.lambdas.median[name]:.4g}"])
+    lambdas = _table(["hyperparameter", "lowest", "highest", "default"], rows) if rows else "It has no hyperparameters."
+    early = ", stopped early on the validation part" if run.config.early_stopping is not None else ""
+    return (
+        f"## Training\n\nLoss `{run.config.loss}`, trunk `{run.config.model.trunk}`, at most {run.config.epochs} epochs"
+        f"{early}, seed {run.config.seed}. Share of positives in training (the training prior): "
+        f"{run.family.prior:.4g}. Lambda was drawn from these ranges; outside of them the model extrapolates:\n\n"
+        f"{lambdas}"
+    )
+
+
+def _points(run: Run, reported: Sequence[_Reported]) -> str:
+    if not reported:
+        return "## Operating points\n\nNone are reported. `tunelater tune` chooses one for a need."
+    return "## Operating points\n\n" + "\n\n".join(_point(run, each) for each in reported)
+
+
+def _point(run: Run, each: _Reported) -> str:
+    point, done = each.point, each.done
+    lam = ", ".join(f"{name} = {value:.4g}" for name, value in point.lam.items()) or "no lambda"
+    asked = json.dumps(point.needs) if point.needs else "not stated"
+    told = [
+        f"### {each.name}",
+        f"Needs: `{asked}`. {lam}; alert where the probability at prior {point.prior:.4g} is {point.threshold:.4g} or "
+        f"more (log-odds {point.log_odds_threshold:.4g}).",
+    ]
+    if point.certificate is not None:
+        from tunelater.guarantee import Certificate
+
+        told.append(str(Certificate.from_dict(point.certificate)))
+    if done is not None:
+        told.append(
+            f"On {done.n:,} {done.split} {done.noun}s, {done.n_positive:,} positive, with 95% intervals:\n\n"
+            + _estimates(done.estimates)
+        )
+    elif point.honest or point.metrics:
+        honest = bool(point.honest)
+        how = "corrected for having been chosen on them" if honest else "which flatter it"
+        told.append(
+            f"On the {point.n:,} {point.split} samples that it was chosen on, {point.n_positive:,} positive, {how}:\n\n"
+            + _estimates(point.honest or point.metrics)
+        )
+    return "\n\n".join(told)
+
+
+def _estimates(estimates: Mapping[str, Estimate]) -> str:
+    rows = [[_cell(name), f"{e.value:.4f}", f"{e.low:.4f} to {e.high:.4f}"] for name, e in estimates.items()]
+    return _table(["metric", "value", "interval"], rows)
+
+
+def _groups(run: Run, reported: Sequence[_Reported]) -> str:
+    parts = [
+        f"### {column} at {each.name}\n\n"
+        + _table(["value", f"{run.form.noun}s", "positives", *SUBGROUP_METRICS], rows)
+        for each in reported
+        for column, groups in each.groups.items()
+        if (rows := [list(_group_row(value, group)) for value, group in groups.items()])
+    ]
+    if not parts:
+        return (
+            "## Subgroups\n\nNot reported. Before use, look at the subgroups that matter: `tunelater card --data DATA "
+            "--group COLUMN`."
+        )
+    few = f"Intervals are wide where positives are few; under {FEWEST} positives (marked) they say next to nothing."
+    return "## Subgroups\n\n" + "\n\n".join([*parts, few])
+
+
+def _group_row(value: str, group: _Group) -> Iterator[str]:
+    yield _cell(value)
+    yield f"{group.n:,}"
+    yield f"{group.n_positive:,}{' (few)' if group.n_positive < FEWEST else ''}"
+    for name in SUBGROUP_METRICS:
+        estimate = group.estimates.get(name)
+        yield f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})" if estimate else "one class only"
+
+
+def _calibration(run: Run, reported: Sequence[_Reported], figures: Sequence[str]) -> str:
+    told = []
+    for each, figure in zip(reported, figures, strict=False):
+        if each.done is None:
+            continue
+        of, brier = each.done.reliability, each.done.brier
+        told.append(
+            f"![Reliability diagram of {each.name}]({figure})\n\n{each.name}: expected calibration error {of.ece:.4f} "
+            f"({of.ece_if_calibrated:.4f} by chance, were every probability right); Brier score {brier.brier:.4f}."
+        )
+    rule = (
+        "Probabilities are the posterior by the loss's link for the prior that is stated, not a softmax. For another "
+        "share of positives state another prior."
+    )
+    return "## Calibration\n\n" + "\n\n".join([rule, *told])
+
+
+def _usage(run: Run) -> str:
+    what = "images/" if isinstance(run.form, ImageForm) else "new.csv"
+    return (
+        "## How to use\n\n"
+        "```python\nfrom tunelater import predict, tune\n\n"
+        'point = tune("run", "labelled.csv", maximize="precision", subject_to="recall>=0.9")\n'
+        f'predict("run", "{what}", at=point, out="alerts.csv")\n```\n\n'
+        "`run` is the folder that holds this card, if it came from the Hub: `tunelater.hub.HubRun.from_pretrained`. "
+        "`tunelater export run model.onnx` makes a file that runs without Python."
+    )
+
+
+def _limits(run: Run, reported: Sequence[_Reported]) -> str:
+    positives = run.data.get("splits", {}).get("train", {}).get("positives")
+    limits = [
+        f"Deciding alone about people, or anything that cannot be undone: it was trained on {positives:,} positives."
+        if positives is not None
+        else "Deciding alone about people, or anything that cannot be undone.",
+        f"{run.form.noun.capitalize()}s unlike those of the training data. `tunelater watch` and `tunelater adapt` "
+        "tell drift; nothing here does.",
+        "Another meaning of the labels, of the columns or their units than in training.",
+        "Lambdas outside of the ranges above, where what it does was never learned.",
+        "A prior that nobody has stated: probabilities are wrong by the ratio of the priors' odds.",
+    ]
+    if any(each.done is None for each in reported) or not reported:
+        limits.append("Anything that counts before it has been evaluated on data that nothing was chosen on.")
+    told = "\n".join(f"* {limit}" for limit in limits)
+    return f"## What it must not be used for\n\n{told}\n\n{TO_WRITE}: uses that are out of the question.*"
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

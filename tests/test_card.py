@@ -1,0 +1,183 @@
+"""Model cards, and runs on the Hugging Face Hub (offline)."""
+
+import dataclasses
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from data_tables import problems_of
+from tunelater import card
+from tunelater.card import write_card
+from tunelater.cli import app
+from tunelater.data.reading import read_table
+from tunelater.points import OperatingPoint
+from tunelater.problems import DoubtfulInputWarning
+from tunelater.runs import Run
+from tunelater.workflow import evaluate, labelled_samples, tune
+
+huggingface_hub = pytest.importorskip("huggingface_hub")
+
+
+@pytest.fixture(scope="module")
+def point(run: Run, table: Path) -> OperatingPoint:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtfulInputWarning)
+        return tune(run, table, maximize="precision", subject_to="recall>=0.5", grid=2)
+
+
+def rows_of(text: str, heading: str) -> dict[str, list[str]]:
+    section = text.partition(heading)[2].partition("\n#")[0]
+    lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    return {line[0]: line[1:] for line in lines[2:]}
+
+
+def test_card_of_a_run_on_its_table(run: Run, table: Path, point: OperatingPoint, tmp_path: Path) -> None:
+    point.save(tmp_path / "screen.json")
+    arguments = ["card", str(run.path), "--data", str(table), "--at", str(tmp_path / "screen.json")]
+    result = CliRunner().invoke(app, [*arguments, "--group", "sex", "--out", str(tmp_path / "README.md")])
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    figure = tmp_path / "README-screen.png"
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert f"({figure.name})" in text
+
+    told = huggingface_hub.ModelCard(text).data
+    assert told.library_name == "tunelater"
+    assert told.pipeline_tag == "tabular-classification"
+    expected = evaluate(run, table, at=point)
+    assert {of.metric_type: of.metric_value for of in told.eval_results} == {
+        name: pytest.approx(estimate.value, abs=1e-6) for name, estimate in expected.items()
+    }
+
+    assert run.id in text
+    assert run.data["fingerprint"] in text
+    assert f"{run.family.prior:.4g}" in text
+    metrics = rows_of(text, "### screen")
+    for name, estimate in expected.items():
+        assert metrics[name] == [f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}"]
+    assert rows_of(text, "## Training\n")["`tau`"][:2] == ["0", "3"]
+    splits = rows_of(text, "## Training data")
+    assert {name: int(of[0].replace(",", "")) for name, of in splits.items()} == {
+        name: len(index) for name, index in run.rows.items()
+    }
+    for heading in ("## How to use", "## What it must not be used for", "## Calibration"):
+        assert heading in text
+
+
+def test_subgroups_are_those_of_the_reported_rows(run: Run, table: Path, point: OperatingPoint, tmp_path: Path) -> None:
+    write_card(run, tmp_path / "README.md", data=table, at=point, groups=["sex"])
+    rows = rows_of((tmp_path / "README.md").read_text(encoding="utf-8"), "### sex at point 1")
+    test = read_table(table).iloc[run.rows["test"]]
+    samples, _, columns = labelled_samples(run, table, "test", (), None, ("sex",))
+    scores = run.score(samples, dict(point.lam), split="test")
+    alerts = point.decide(scores.log_odds[0], scores.prior)
+    for value, (n, positives, recall, *_) in rows.items():
+        group = columns["sex"] == value
+        assert int(n) == group.sum() == (test["sex"] == value).sum()
+        ill = group & (scores.target == 1)
+        assert int(positives.split()[0]) == ill.sum()
+        assert float(recall.split()[0]) == pytest.approx(alerts[ill].mean(), abs=5e-4)
+    assert len(rows) == 2
+
+
+def test_card_without_data_says_that_figures_flatter_or_are_corrected(
+    run: Run, point: OperatingPoint, tmp_path: Path
+) -> None:
+    write_card(run, tmp_path / "a.md", at=point)
+    assert "corrected for having been chosen on them" in (tmp_path / "a.md").read_text(encoding="utf-8")
+    write_card(run, tmp_path / "b.md", at=dataclasses.replace(point, honest={}))
+    assert "which flatter it" in (tmp_path / "b.md").read_text(encoding="utf-8")
+    written = write_card(run, tmp_path / "c.md")
+    assert written == [tmp_path / "c.md"]
+    assert "before it has been evaluated" in written[0].read_text(encoding="utf-8")
+    assert huggingface_hub.ModelCard(written[0].read_text(encoding="utf-8")).data.eval_results is None
+
+
+def test_everything_wrong_is_told_at_once(run: Run, point: OperatingPoint, table: Path, tmp_path: Path) -> None:
+    (tmp_path / "card.txt").write_text("mine", encoding="utf-8")
+    other = dataclasses.replace(point, model="0" * 16)
+    told = problems_of(lambda: write_card(run, tmp_path / "card.txt", at=other, groups=["sex"]))
+    for part in ("must end in .md", "subgroups are of data", "belongs to model", "exists"):
+        assert any(part in problem for problem in told), told
+    told = problems_of(lambda: write_card(run, tmp_path / "card.md", data=table))
+    assert any("at an operating point" in problem for problem in told)
+    told = problems_of(lambda: write_card(run, tmp_path / "card.md", data=table, at=point, groups=["TSH"]))
+    assert re.search("at most 100 values, got .* in 'TSH'", told[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["card.txt"]
+
+
+def test_a_missing_package_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "find_spec", lambda name: None)
+    (problem,) = problems_of(lambda: write_card(run, tmp_path / "card.md"))
+    assert "pip install 'tunelater[hub]'" in problem
+
+
+# ------------------------------------------------------------------------------------------------------------- the hub
+
+
+@pytest.mark.parametrize("with_rows", [False, True])
+def test_saved_and_loaded_runs_are_the_same(run: Run, tmp_path: Path, with_rows: bool) -> None:
+    from tunelater.hub import HubRun
+
+    HubRun(run, with_rows=with_rows).save_pretrained(tmp_path / "model")
+    loaded = HubRun.from_pretrained(str(tmp_path / "model"))
+    assert loaded.run.id == run.id
+    assert not loaded.training
+    x = torch.randn(5, run.form.shape["n_features"])
+    lam = {"gamma": 0.1, "tau": 1.0}
+    with torch.no_grad():
+        assert torch.equal(loaded(x, lam), run.model(x, lam))
+    files = {path.name for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    assert not {name for name in files if name.endswith((".pkl", ".pickle", ".pt", ".bin"))}
+    assert {"README.md", "weights.safetensors"} <= files
+    assert ("validation.npz" in files) == with_rows
+    assert any(len(of) for of in loaded.run.hashes.values()) == with_rows
+    assert all(np.array_equal(loaded.run.rows[name], index) for name, index in run.rows.items())
+    assert huggingface_hub.ModelCard.load(tmp_path / "model" / "README.md").data.library_name == "tunelater"
+
+
+def test_pushing_uploads_the_run_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunelater.hub import HubRun
+
+    uploaded: dict[str, Any] = {}
+
+    class Api:
+        def __init__(self, token: object = None) -> None:
+            pass
+
+        def create_repo(self, repo_id: str, **options: Any) -> Any:
+            uploaded["private"] = options["private"]
+            return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo_id}")
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path, **options: Any) -> str:
+            uploaded["repo"] = repo_id
+            uploaded["id"] = Run.load(folder_path).id
+            uploaded["card"] = (Path(folder_path) / "README.md").read_text(encoding="utf-8")
+            return "done"
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+    assert HubRun(run).push_to_hub("somebody/thyroid", private=True) == "done"
+    assert uploaded["repo"] == "somebody/thyroid"
+    assert uploaded["private"] is True
+    assert uploaded["id"] == run.id
+    assert run.data["fingerprint"] in uploaded["card"]
+
+
+def test_a_run_from_the_hub_tunes_and_predicts(run: Run, table: Path, tmp_path: Path) -> None:
+    from tunelater.hub import HubRun
+    from tunelater.workflow import predict
+
+    HubRun(run).save_pretrained(tmp_path / "model")
+    loaded = HubRun.from_pretrained(str(tmp_path / "model")).run
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtfulInputWarning)
+        point = tune(loaded, table, maximize="recall", subject_to="precision>=0.2", grid=2)
+        predict(loaded, table, at=point, out=tmp_path / "out.csv")
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 3163
