@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tunelater.honesty import Folds, bootstraps
+from tunelater.honesty import Decided, Folds, bootstraps, figures, less_optimism
+from tunelater.intervals import Estimate
 from tunelater.losses import logit
 from tunelater.needs import Need
 from tunelater.scoring import Scores
@@ -204,3 +205,50 @@ def test_what_is_held_out_does_not_move_a_threshold() -> None:
         for r in range(40):
             known = s.log_odds[0][(weights[:, r] > 0) & (s.target == 1)]
             assert choices.lowest[r] in known
+
+
+@pytest.mark.parametrize("bootstrap", [None, 100])
+@pytest.mark.parametrize("rule", ["alert_rate<=0.2", "accuracy>=0.1", "fpr<=0.2", "net_benefit@0.2>=-0.1"])
+def test_a_subgroup_that_a_weighting_leaves_empty_asks_for_nothing(rule: str, bootstrap: int | None) -> None:
+    """A site of one sample, which no choice would alert on, changes nothing."""
+    s = scores(lambdas=3)
+    log_odds = s.log_odds.copy()
+    log_odds[:, -1] = log_odds.min() - 1
+    site = np.arange(len(s.target)) % 2 + 1.0
+    points = []
+    for of_last in (0.0, np.nan):  # NaN is in no subgroup
+        site[-1] = of_last
+        alone = dataclasses.replace(s, log_odds=log_odds, columns={"site": site.copy()})
+        asked = {"maximize": "f1", "subject_to": f"{rule} in every site", "bootstrap": bootstrap}
+        points.append(OperatingGrid(alone).select(**asked))  # type: ignore[arg-type]
+    assert points[0] == points[1]
+
+
+def test_resamples_without_a_class_in_a_subgroup_do_not_count() -> None:
+    s = scores(n=100, share=0.2)
+    task = Task.of(Need.of(maximize="precision", subject_to="recall>=0.5 in every sex"), s)
+    weights = np.ones((2, 100))
+    weights[1, (s.columns["sex"] == "M") & (s.target == 1)] = 0
+    decided = Decided(np.ones((2, 100), bool), s.log_odds[:1])
+    found = figures(task, s, decided, weights, None)
+    np.testing.assert_array_equal(found["recall[sex=M]"], [1, np.nan])
+    np.testing.assert_array_equal(found["recall[sex=F]"], [1, 1])
+
+    there, here = np.array([0.9, 0.7, 0.8]), np.array([0.7, 0.6, 0.8])
+    apparent = {"recall[sex=M]": Estimate(0.8, 0.6, 0.9)}
+    with_gaps = (np.append(values, np.nan) for values in (there, here))
+    told = [
+        less_optimism(apparent, {"recall[sex=M]": a}, {"recall[sex=M]": b}, 0.95)
+        for a, b in ((there, here), tuple(with_gaps))
+    ]
+    assert told[0] == told[1]
+
+
+def test_intervals_corrected_by_a_bootstrap_cover_a_metric_that_a_constraint_holds() -> None:
+    """On every resample its floor holds, which says nothing about other samples."""
+    covered = []
+    for seed in range(40):
+        point = null(seed, maximize="precision", subject_to="recall>=0.8", bootstrap=100)[3]
+        future = assess(point, scores(10_000 + seed, n=8_000, lambdas=15, share=0.1))["recall"].value
+        covered.append(point.honest["recall"].low <= future <= point.honest["recall"].high)
+    assert sum(covered) >= 34  # of 40, at 95%: the chance of fewer is 1 in 300

@@ -110,6 +110,18 @@ def test_everything_wrong_between_needs_and_samples_is_told_at_once() -> None:
     assert "errors must cost more than being right" in dear[0]
 
 
+def test_subgroups_need_values_and_samples_that_count() -> None:
+    target = np.array([1, 0, 1, 0, 0], np.int8)
+    need = Need.of(maximize="f1", subject_to=["alert_rate<=0.5 in every site", "alert_rate<=0.5 in every ward"])
+    columns = {"site": np.array(["a", "a", "b", "b", "c"]), "ward": np.full(5, np.nan)}
+    assert need.problems_with(columns, target, np.array([1, 1, 1, 1, 0]), "choosing") == [
+        "'alert_rate<=0.5 in every site' needs samples in every value of 'site', got none with 'c'; leave these rows "
+        "out, or join values",
+        "a constraint in every ward is for a column with values, got none in 5 rows; name another",
+    ]
+    assert len(need.problems_with(columns, target, None, "choosing")) == 1
+
+
 def test_groups_by_text() -> None:
     groups = groups_of(np.array([1.0, 2.0, np.nan, 1.0]))
     assert list(groups_of(np.array(["b", MISSING, "a"]))) == ["a", "b"]

@@ -373,6 +373,16 @@ def test_shards_counted_apart_are_chosen_on_together(run: Run, fresh: Path, tmp_
         count(run, fresh, out=shards / "0.csv", **FEW)
 
 
+def test_a_table_that_is_not_there_is_told_with_the_rest(run: Run, tmp_path: Path) -> None:
+    absent, out = tmp_path / "absent.csv", tmp_path / "no folder" / "0.npz"
+    with pytest.raises(InputError) as told:
+        count(run, absent, out=out)
+    assert [str(absent) in problem for problem in told.value.problems] == [False, True]
+    with pytest.raises(InputError) as told:
+        tune(run, absent, stream=True, maximize="precison")
+    assert [str(absent) in problem for problem in told.value.problems] == [False, True]
+
+
 def test_shards_of_one_class_are_counted_and_those_of_another_model_refused(
     run: Run, fresh: Path, tmp_path: Path
 ) -> None:

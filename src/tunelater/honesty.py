@@ -6,7 +6,8 @@ choice, the same in every respect, under other weights of the same samples:
 * cross-fitting: the samples are divided into folds, stratified by class (and subgroup), and each fold is decided by the
   choice made on the others, several times with other folds. These decisions are pooled.
 * bootstrap: the choice is repeated on resamples; what it achieves there less what the same choice achieves on the
-  samples themselves is the optimism (Efron 1983), taken off what the point achieves, and off the percentile interval.
+  samples themselves is the optimism (Efron 1983), taken off what the point achieves. It takes off less than
+  cross-fitting, since samples that were drawn are among those that it is judged on.
 
 Cross-fitted decisions of two ways to choose, with lambda and with the default lambda alone, are compared in pairs.
 """
@@ -112,7 +113,8 @@ class Decided:
 def figures(
     task: Task, scores: Scores, decided: Decided, weight: NDArray[np.floating], prior: float | None
 ) -> dict[str, Floats]:
-    """(B,) values of the metrics that a point tells, of each set of decisions.
+    """(B,) values of the metrics that a point tells, of each set of decisions; of a subgroup that weights leave without
+    a class, NaN.
 
     Args:
         weight: (N,) or, one for each set, (B, N).
@@ -132,7 +134,9 @@ def figures(
         within = cells(rows)
         if prior is not None:
             within = within * np.repeat(np.stack([prior / totals[0], (1 - prior) / totals[1]]), 2, axis=0)
-        out[name] = metric.values(confusion_shares(within, None))
+        defined = (within[:2].sum(axis=0) > 0) & (within[2:].sum(axis=0) > 0)
+        values = metric.values(confusion_shares(np.where(defined, within, 1.0), None))
+        out[name] = np.where(defined, values, np.nan)
     for name, loss in _losses(task, decided).items():
         of_class = [_sums(loss, weight, rows) for rows in (positive, ~positive)]
         if prior is None:
@@ -253,20 +257,27 @@ def _widened(values: Floats, reach: Floats, confidence: float, least: float, mos
 def less_optimism(
     apparent: Mapping[str, Estimate], there: Mapping[str, Floats], here: Mapping[str, Floats], confidence: float
 ) -> dict[str, Estimate]:
-    """Estimates freed of optimism, with location-shifted percentile intervals.
+    """Estimates freed of optimism. Their variances are those of the samples (as of decisions that were not chosen) and
+    of what the choices achieve on the same samples, added.
+
+    Percentiles of what choices achieve where they were made, moved by the optimism, will not do: a constraint holds on
+    every resample, so that they end at its bound.
 
     Args:
         apparent: what the point achieves on the samples that it was chosen on.
         there: (R,) values of the choice made on each resample, on that resample; `here`: on the samples themselves.
+            Resamples without a value (NaN: of a small subgroup not all have one) do not count.
     """
-    tail, out = (1 - confidence) / 2 * 100, {}
+    z, out = float(stats.norm.ppf((1 + confidence) / 2)), {}
     for name, e in apparent.items():
         if name in there:
-            optimism = float(np.mean(there[name] - here[name]))
-            low, high = np.percentile(there[name], [tail, 100 - tail]) - optimism
+            optimism = float(np.nanmean(there[name] - here[name]))
+            of_choices = z * float(np.nanstd(here[name]))
             least, most = lowest(name.partition("[")[0]), math.inf if name in ("cost", "log_loss") else 1.0
             value = min(max(e.value - optimism, least), most)
-            out[name] = Estimate(value, max(min(float(low), value), least), min(max(float(high), value), most))
+            low = value - math.hypot(e.value - e.low, of_choices)
+            high = value + math.hypot(e.high - e.value, of_choices)
+            out[name] = Estimate(value, max(low, least), min(high, most))
     return out
 
 

@@ -450,7 +450,7 @@ def problems_of_watching(
     """What is wrong with what is to be watched; without a point, all but what limits on cost ask of it."""
     problems = Problems()
     sound = isinstance(alpha, float) and 0 < alpha < 1
-    problems.check(sound, f"alpha is the chance of a false alarm, in (0, 1), such as 0.05; got {alpha!r}")
+    problems.check(sound, f"the chance of a false alarm (alpha) lies in (0, 1), such as 0.01, got {alpha!r}")
     for text in limits:
         if point is None and isinstance(text, str) and text.strip().startswith("cost"):
             continue

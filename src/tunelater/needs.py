@@ -312,12 +312,23 @@ class Need:
                 f"a constraint in every {column} is for a column of at most {MOST_VALUES} values, got {len(groups):,}; "
                 "make classes of them"
             ]
+        if not groups:
+            return [
+                f"a constraint in every {column} is for a column with values, got none in {len(values):,} rows; name "
+                "another"
+            ]
         problems = Problems()
+        positive = target == 1
+        kinds = (
+            (positive, "positive", needs_positives),
+            (~positive, "negative", needs_negatives),
+            (np.ones(len(target), bool), "sample", lambda _: True),  # that counts: others have no weight
+        )
         for c in self.constraints:
             if c.every != column:
                 continue
-            for y, what, concerns in ((1, "positive", needs_positives), (0, "negative", needs_negatives)):
-                empty = [v for v, of in groups.items() if not (of & counts & (target == y)).any()]
+            for of_kind, what, concerns in kinds:
+                empty = [v for v, of in groups.items() if not (of & counts & of_kind).any()]
                 problems.check(
                     not (empty and concerns(c.metric.name)),
                     f"{str(c)!r} needs {what}s in every value of {column!r}, got none with "

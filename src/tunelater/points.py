@@ -72,8 +72,8 @@ class OperatingPoint:
     extrapolated: bool = False
     """Whether its lambda lies outside of the range that the model was trained on."""
     honest: Mapping[str, Estimate] = field(default_factory=dict)
-    """What to expect of it on other samples: corrected for having been chosen on these (`tunelater.honesty`). Empty
-    where there are too few samples to tell."""
+    """What to expect of it on other samples: corrected for having been chosen on these (`tunelater.honesty`), but not
+    for a training that stopped on them. Empty where there are too few samples to tell."""
     against_default: AgainstDefault | None = None
     """Whether choosing lambda helped; None where there was one lambda, or too few samples."""
     simpler_than: Mapping[str, float] | None = None

@@ -264,8 +264,12 @@ class Task:
             worst: Floats | None = None
             for prior in self.need.priors or (None,):
                 for positives, negatives, tp, fp in within:
-                    missed = c.shortfall(c.metric.values(_curve(tp, fp, positives, negatives, w, prior)))
-                    # A weighting may leave a small subgroup without the class that the metric is of.
+                    # A weighting may leave a small subgroup without the class that the metric is of, or empty.
+                    some = positives + negatives > 0
+                    missed = c.shortfall(
+                        c.metric.values(_curve(tp, fp, positives, np.where(some, negatives, 1.0), w, prior))
+                    )
+                    missed = np.where(some, missed, -np.inf)
                     for of_class, concerns in ((positives, needs_positives), (negatives, needs_negatives)):
                         if c.every is not None and concerns(c.metric.name):
                             missed = np.where(of_class > 0, missed, -np.inf)

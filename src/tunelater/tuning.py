@@ -368,7 +368,7 @@ class _Choosing:
             self._decide(arms, folds, task)
             point = self._corrected(point, task, scores, arms, default)
         if self.bootstrap is not None:
-            point = dataclasses.replace(point, honest=self._bootstrapped(point, task, scores, rule, error))
+            point = dataclasses.replace(point, honest=self._bootstrapped(point, task, row, rule, error))
         return point
 
     def _repeats(self, n: int) -> int:
@@ -495,8 +495,14 @@ class _Choosing:
     def _bootstrapped(
         self, point: OperatingPoint, task: Task, scores: Scores, rule: Floats | None, error: float | None
     ) -> dict[str, Estimate]:
-        """What the point achieves, less the optimism of choosing again on resamples."""
+        """What the point achieves, less the optimism of choosing again on resamples.
+
+        Args:
+            scores: at the point's lambda.
+        """
         assert self.bootstrap is not None
+        # Percentiles of fixed decisions collapse where no error was seen; these do not.
+        apparent = dataclasses.replace(self, bootstrap=None)._estimates(point, scores)
         there: list[list[dict[str, Floats]]] = []
         here: list[list[dict[str, Floats]]] = []
         for w in bootstraps(task, int(self.bootstrap), self.seed):
@@ -514,7 +520,7 @@ class _Choosing:
                 there += [of_job[0] for of_job in found]
                 here += [of_job[1] for of_job in found]
         told = [
-            less_optimism(point.metrics, _joined(of_there), _joined(of_here), self.confidence)
+            less_optimism(apparent, _joined(of_there), _joined(of_here), self.confidence)
             for of_there, of_here in zip(zip(*there, strict=True), zip(*here, strict=True), strict=True)
         ]
         return {name: worst(name, [each[name] for each in told]) for name in told[0]}

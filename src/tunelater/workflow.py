@@ -686,9 +686,10 @@ def _streams(run: Run, data: Data, stream: bool | None, engine: Engine, memory_m
         raise InputError(f"rows are streamed from a table in a file or in a folder of Parquet files, got {what}")
     if stream is False and not engine.is_local:
         raise InputError(f"the engine {engine.name!r} streams rows: leave out --whole (stream=False)")
-    if not isinstance(data, str | Path) or not file or stream is not None or asked:
-        return bool(asked)
-    return size_in_memory(checked_table(data)) > memory_mb * 2**20
+    if not isinstance(data, str | Path) or not file or stream is False:
+        return False
+    table = checked_table(data)
+    return asked or size_in_memory(table) > memory_mb * 2**20
 
 
 def _counted(
