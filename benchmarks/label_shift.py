@@ -2,6 +2,7 @@
 
     python benchmarks/label_shift.py train FOLDER_OF_TABLES --scores CACHE [--more creditcard.csv] [--seeds 3]
     python benchmarks/label_shift.py adapt --scores CACHE
+    python benchmarks/label_shift.py limits --scores CACHE
     python benchmarks/label_shift.py shift-test --scores CACHE
     python benchmarks/label_shift.py images [--draws 100]
     python benchmarks/label_shift.py prior
@@ -18,10 +19,12 @@ validation rows) for the prior estimated from it without labels (`adopted`, and 
 estimated from its labels, and for the true one. Costs per case are those of all held-back rows, weighted to the true
 prior, so that the sample's luck is not counted.
 
+`limits` says why adapting falls short: the standard error of the most likely prior, and what it comes from. What it is
+the mean of is the best function of the scores at that prior, so that no estimate from them does better.
+
 `shift-test`: how often the test says drift where there is label shift alone, and where a column has moved. `images`:
 the same for images (scikit-learn's digits), by their scores and by the pooled features, where they are darker or
-blurred. `prior` and
-`monitor` draw binormal scores, of which the truth is known.
+blurred. `prior` and `monitor` draw binormal scores, of which the truth is known.
 """
 
 from __future__ import annotations
@@ -141,10 +144,15 @@ def taken(scores: Scores, rows: np.ndarray, lambdas: list[int] | None = None) ->
     return Scores(scores.log_odds[some][:, rows], scores.target[rows], names, scores.prior, None, "field", scores.model)
 
 
+def cases(target: np.ndarray, prior: float) -> int:
+    """How many a deployment sample has."""
+    negatives, positives = np.bincount(target, minlength=2)
+    return min(MOST, int(positives / prior * 0.75), int(negatives))
+
+
 def deployed(target: np.ndarray, prior: float, rng: np.random.Generator) -> np.ndarray:
     """Rows of a sample of which a share `prior` is positive, in expectation; each row once at most."""
-    rows = [np.flatnonzero(target == c) for c in (0, 1)]
-    n = min(MOST, int(len(rows[1]) / prior * 0.75), len(rows[0]))
+    rows, n = [np.flatnonzero(target == c) for c in (0, 1)], cases(target, prior)
     positives = min(rng.binomial(n, prior), len(rows[1]))
     return np.concatenate([rng.choice(rows[1], positives, False), rng.choice(rows[0], n - positives, False)])
 
@@ -229,6 +237,37 @@ def adapt_tables(results: pd.DataFrame) -> str:
             "interval holds the prior": f"{inside.mean():.3f}",
         }
     return "\n\n".join([*told, markdown(pd.DataFrame(means).T.rename_axis("prior, miss"))])
+
+
+# ------------------------------------------------------------------------------------------- why not more
+
+
+def limits(folder: Path) -> str:
+    """Over the prior, means of the trainings: the standard error of the estimate, its parts by their source, and the
+    estimate from all held-back rows, weighted to the prior as if they were any number of new cases."""
+    rows = []
+    for run in cached(folder):
+        reference = Reference.of(run.validation, run.validation.lam(len(run.validation) // 2))
+        target, held = run.validation.target, reference.log_ratios(run.held)
+        for prior in AFTER:
+            n = cases(run.held.target, prior)
+            h = np.expm1(reference.log_ratios()) / (1 - prior + prior * np.exp(reference.log_ratios()))
+            negative, positive = h[target == 0], h[target == 1]
+            distance = (positive.mean() - negative.mean()) * prior
+            shares = np.array([1 - prior, prior])
+            drawn = shares @ [np.mean(x**2) for x in (negative, positive)] - (prior * positive.mean()) ** 2
+            parts = {"new cases": np.sqrt(drawn / n)}
+            for name, share, x in zip(("negatives", "positives"), shares, (negative, positive), strict=True):
+                parts[f"reference's {name}"] = share * x.std() / np.sqrt(len(x))
+            error = {"standard error": np.sqrt(sum(v**2 for v in parts.values())), **parts}
+            many = maximum_likelihood_prior(held, None, prior_weight(run.held.target, None, prior))
+            of = {"prior": f"{prior:.1%}", "data": f"{run.data} ({n:,})"}
+            rows.append({**of, **{k: v / distance for k, v in error.items()}, "estimate from any number": many / prior})
+    told = []
+    for prior, some in pd.DataFrame(rows).groupby("prior", sort=False):
+        means = some.drop(columns="prior").groupby("data").mean().map("{:.2f}".format)
+        told.append(f"at {prior}, over the prior\n\n" + markdown(means.rename_axis("data (new cases)")))
+    return "\n\n".join(told)
 
 
 # ------------------------------------------------------------------------------------------- the test
@@ -449,7 +488,8 @@ def quapy_table(folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=["train", "adapt", "shift-test", "images", "prior", "monitor", "quapy"])
+    jobs = ["train", "adapt", "limits", "shift-test", "images", "prior", "monitor", "quapy"]
+    parser.add_argument("job", choices=jobs)
     parser.add_argument("folder", type=Path, nargs="?", help="of tables, to train on")
     parser.add_argument("--more", type=Path, nargs="*", default=[], help="further tables")
     parser.add_argument("--scores", type=Path, help="folder of cached scores")
@@ -460,7 +500,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a CSV file of single results")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", DoubtfulInputWarning)  # few positives are the point
-    if arguments.job in ("train", "adapt", "shift-test", "quapy") and arguments.scores is None:
+    if arguments.job in ("train", "adapt", "limits", "shift-test", "quapy") and arguments.scores is None:
         parser.error("say where scores are kept: --scores FOLDER")
     if arguments.job == "train":
         if arguments.folder is None:
@@ -474,6 +514,8 @@ def main() -> None:
         print(table(results))
     elif arguments.job == "images":
         print(images_table(arguments.draws))
+    elif arguments.job == "limits":
+        print(limits(arguments.scores))
     elif arguments.job == "prior":
         print(prior_table(arguments.runs))
     elif arguments.job == "monitor":

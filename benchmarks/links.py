@@ -1,12 +1,15 @@
 """What does the link do to Brier scores? Softmax against link, at the training prior and at another, and calibrated.
 
     python benchmarks/links.py FOLDER_OF_TABLES --out links.csv [--retina retinamnist.npz] [--figure DIAGRAM.png]
+    python benchmarks/links.py --skin skin.csv --weights efficientnet-lite0.pth --out skin.csv
     python benchmarks/links.py --table --out links.csv
     python benchmarks/links.py --fewest
 
 Trains LCT, with the VS and the focal loss, on every table (60% to train on, 20% to stop and calibrate on, 20% to report
-on) and on RetinaMNIST, retinopathy against none (ResNet-32, training images at beta = 10; validation and test images as
-they are, more than half of them positive). The probability of a test sample then comes from
+on); on RetinaMNIST, retinopathy against none (ResNet-32, training images at beta = 10; validation and test images as
+they are, more than half of them positive); and on skin images, melanoma against the rest, no lesion torn apart, trained
+at beta = 20: a multilayer perceptron on the features that EfficientNet-Lite0 has from ImageNet, and ResNet-32 from
+scratch (`--scratch EPOCHS`). The probability of a test sample then comes from
 
 * the softmax of the logits, as in the paper; for a deployment prior shifted as if it were the posterior;
 * the loss's link, left at the training prior, or moved to the deployment prior;
@@ -45,9 +48,11 @@ from tunelater.calibration import (
     reliability,
 )
 from tunelater.config import Config, default_space
+from tunelater.data.benchmarks import LabelledImages, Parts, image_table
+from tunelater.data.decoding import cache_images
 from tunelater.data.images import ImageSplit
 from tunelater.data.imbalance import subsample
-from tunelater.data.splits import Splits
+from tunelater.data.splits import Splits, TensorSplit
 from tunelater.losses import logit
 from tunelater.metrics import evaluate, prior_weight
 from tunelater.models import build
@@ -111,20 +116,33 @@ def trained_scores(config: Config, splits: Splits, n_features: int | None) -> tu
 
 
 def runs(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, object], tuple[dict[str, Scores], ...]]]:
+    tables = [] if arguments.folder is None else sorted(arguments.folder.glob("*.csv"))
     for seed in range(arguments.seeds):
         for loss in ("vs", "focal"):
-            for path in sorted(arguments.folder.glob("*.csv")):
+            for path in tables:
                 parts, n_features = load(path, seed)
                 config = Config(loss=loss, lambdas=default_space(loss), seed=seed)
-                key = {"data": path.stem, "images": False, "loss": loss, "seed": seed}
+                key = {"data": path.stem, "of": "tables", "loss": loss, "seed": seed}
                 yield key, trained_scores(config, Splits(**parts), n_features)
             if arguments.retina:
                 config = recipes.with_method(
                     recipes.shortened(recipes.images("resnet32", size=28, seed=seed), arguments.epochs), f"{loss}+lct"
                 )
                 config = dataclasses.replace(config, precision="bf16-mixed")
-                key = {"data": "retina", "images": True, "loss": loss, "seed": seed}
+                key = {"data": "retina", "of": "retina", "loss": loss, "seed": seed}
                 yield key, trained_scores(config, retina(arguments.retina, config), None)
+            if arguments.skin and arguments.weights:
+                config = Config(loss=loss, lambdas=default_space(loss), seed=seed)
+                key = {"data": "skin", "of": "skin, features of EfficientNet-Lite0", "loss": loss, "seed": seed}
+                splits = skin_features(arguments.skin, arguments.weights, seed)
+                yield key, trained_scores(config, splits, splits.train.x.shape[1])
+            if arguments.skin and arguments.scratch:
+                config = recipes.with_method(
+                    recipes.shortened(recipes.images("resnet32", size=32, seed=seed), arguments.scratch), f"{loss}+lct"
+                )
+                config = dataclasses.replace(config, precision="bf16-mixed")
+                key = {"data": "skin", "of": "skin, ResNet-32 from scratch", "loss": loss, "seed": seed}
+                yield key, trained_scores(config, skin(arguments.skin, config), None)
 
 
 def retina(path: Path, config: Config) -> Splits:
@@ -142,14 +160,60 @@ def retina(path: Path, config: Config) -> Splits:
     return Splits(**parts)
 
 
+def skin_parts(path: Path, seed: int) -> Parts:
+    """Images to train on at beta = 20; others, and the test images, keep the sizes of their classes."""
+    return image_table(path, positive="melanoma", group="lesion_id", seed=seed).parts(20, seed=seed)
+
+
+def pixels_of(images: LabelledImages, cache: Path, size: int) -> np.ndarray:
+    assert images.paths is not None
+    return np.array(cache_images(images.paths, cache, size=size)[:])
+
+
+def skin(path: Path, config: Config) -> Splits:
+    assert config.images is not None
+    assert config.images.size is not None
+    parts, made = skin_parts(path, config.seed), {}
+    for name in ("train", "validation", "test"):
+        part = getattr(parts, name)
+        pixels = pixels_of(part, path.parent / "cache", config.images.size)
+        made[name] = ImageSplit(torch.from_numpy(pixels), torch.from_numpy(part.target), config.images)
+    return Splits(**made)
+
+
+def skin_features(path: Path, weights: Path, seed: int, size: int = 96) -> Splits:
+    """Pooled features of whole images, had in bfloat16, in units of their deviation in the training part.
+
+    Those of all images are kept beside the list.
+    """
+    kept, whole = path.parent / f"features-{size}.npy", image_table(path, positive="melanoma", group="lesion_id").whole
+    if not kept.exists():
+        config = recipes.images("tf_efficientnet_lite0", size=size, weights=str(weights))
+        assert config.images is not None
+        pixels = torch.from_numpy(pixels_of(whole, path.parent / "cache", size))
+        images, trunk = ImageSplit(pixels, torch.from_numpy(whole.target), config.images), build(config).trunk.eval()
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            pieces = [trunk(images.inputs(slice(i, i + 64))) for i in range(0, len(images), 64)]
+        np.save(kept, torch.cat(pieces).float().numpy())
+    features, place = np.load(kept), {file: i for i, file in enumerate(whole.paths or ())}
+    parts = skin_parts(path, seed)
+    rows = {name: [place[file] for file in getattr(parts, name).paths] for name in ("train", "validation", "test")}
+    mean, deviation = features[rows["train"]].mean(0), features[rows["train"]].std(0) + 1e-6
+    made = {name: torch.from_numpy((features[some] - mean) / deviation) for name, some in rows.items()}
+    return Splits(**{n: TensorSplit(x, torch.from_numpy(getattr(parts, n).target)) for n, x in made.items()})
+
+
 def table(results: pd.DataFrame) -> str:
     """Means over data and seeds; the last column is the paired difference of "chosen" from the link's, moved, with its
     standard error over data (of one set of images, over seeds)."""
     told = []
-    for (images, loss, at), some in results.groupby(["images", "loss", "at"]):
+    for (of_what, loss, at), some in results.groupby(["of", "loss", "at"]):
         n = some.groupby(["data", "seed"]).ngroups
-        told.append(f"\n{'Retina' if images else 'Tables'}, {loss} + LCT, at {at}, n = {n} trainings\n")
-        of = some.groupby(["source", "seed" if images else "data"], sort=False)[["mean", "worst", "chosen", "mended"]]
+        auc = some.groupby(["data", "seed"])["auc"].first()
+        reached = f"AUC {auc.mean():.3f} ({auc.min():.3f} to {auc.max():.3f})"
+        told.append(f"\n{of_what}, {loss} + LCT, at {at}, n = {n} trainings, {reached}\n")
+        over = "data" if some["data"].nunique() > 1 else "seed"
+        of = some.groupby(["source", over], sort=False)[["mean", "worst", "chosen", "mended"]]
         means = of.mean()
         cells = means.groupby("source", sort=False).mean().map("{:.3f}".format)
         gain = (means["chosen"] - means.loc[REFERENCE, "chosen"]).groupby("source", sort=False)
@@ -200,6 +264,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--retina", type=Path)
     parser.add_argument("--epochs", type=int, default=40, help="on retina images")
+    parser.add_argument("--skin", type=Path, help="CSV with path, label (melanoma or other) and lesion_id")
+    parser.add_argument("--weights", type=Path, help="of EfficientNet-Lite0, for features of skin images")
+    parser.add_argument("--scratch", type=int, help="epochs of ResNet-32 from scratch on skin images")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="a line for each training and source; also what there is so far")
     parser.add_argument("--figure", type=Path, help="reliability diagram of mammography, VS, seed 0")
@@ -213,12 +280,13 @@ def main() -> None:
     if arguments.table:
         print(table(pd.read_csv(arguments.out)))
         return
-    if arguments.folder is None:
-        parser.error("name the folder of tables")
+    if arguments.folder is None and arguments.skin is None:
+        parser.error("name the folder of tables, or a list of skin images (--skin)")
     torch.set_num_threads(1)
     rows = []
     for key, (raw, link) in runs(arguments):
         training = link["test"].prior
+        key["auc"] = float(evaluate(link["test"].log_odds, link["test"].target, metrics=["auc"])["auc"].mean())
         if arguments.figure and key["data"] == "mammography" and key["loss"] == "vs" and key["seed"] == 0:
             n = f"{len(link['test'].target):,} test rows, {int(link['test'].target.sum())} positive"
             diagram(link, raw, arguments.figure, f"mammography\n{n}")

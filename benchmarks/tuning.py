@@ -8,9 +8,9 @@ turns on one thread and on all that PyTorch may use, and measures a loop over sc
 replicates, whose time is scaled up.
 
 `null` draws scores whose lambdas are all equally good (one score, blurred anew for each), chooses, and compares what
-the choice seems to achieve, its honest figure and its future value, which is known in closed form: how often do the
-honest 95% intervals cover it, and how often is choosing lambda said to help (p <= 0.05) where it cannot? And, with one
-lambda that is better, how often where it does?
+the choice seems to achieve, its honest figure (cross-fitted; with `--bootstrap` its interval counts choices on
+resamples) and its future value, which is known in closed form: how often do the honest 95% intervals cover it, and how often is choosing lambda said to
+help (p <= 0.05) where it cannot? And, with one lambda that is better, how often where it does?
 """
 
 from __future__ import annotations
@@ -97,40 +97,59 @@ def future(name: str, point: OperatingPoint, prior: float, better: bool, gain: f
     return float(figures[name]())
 
 
-NEEDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "f1": ("f1", {"maximize": "f1"}),
-    "precision at recall >= 0.8": ("precision", {"maximize": "precision", "subject_to": "recall>=0.8"}),
-    "cost, a miss 20": ("cost", {"cost": {"fn": 20, "fp": 1}}),
+NEEDS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "f1": (("f1",), {"maximize": "f1"}),
+    "precision at recall >= 0.8": (("precision", "recall"), {"maximize": "precision", "subject_to": "recall>=0.8"}),
+    "cost, a miss 20": (("cost",), {"cost": {"fn": 20, "fp": 1}}),
 }
+"""What is asked for, by name, and the metrics to compare with their future values: first that which is best."""
 
 
 def null(arguments: argparse.Namespace) -> None:
-    """One line for each need and rule: bias, coverage, and how often lambda is said to help."""
+    """A line of a table for each need, rule and metric: bias, coverage, and how often lambda is said to help."""
     n, positives, lambdas = arguments.n, arguments.positives, arguments.lambdas
     print(f"{n} samples, {positives} positive, {lambdas} lambdas, {arguments.repeats} repeats")
+    print("| better by | need | lambda | metric | seems | honest | future | bias | covered | p <= 0.05 | helps |")
+    print("|---|" + "---|" * 10)
     for better in arguments.better:
-        for need, (name, asked) in NEEDS.items():
-            for simplest in (True, False) if name == "f1" else (False,):
-                rows = []
-                for seed in range(arguments.repeats):
-                    s = scores(seed, n, positives, lambdas, better)
-                    point = OperatingGrid(s).select(**asked, simplest=simplest, bootstrap=arguments.bootstrap)
-                    truth = future(name, point, positives / n, point.lam == s.lam(lambdas - 1), better)
-                    honest, against = point.honest[name], point.against_default
-                    assert against is not None
-                    gains = against.difference.value * (-1 if name == "cost" else 1) > 0
-                    noted = against.p_value <= 0.05
-                    kept = point.simpler_than is not None or point.lam == s.lam((lambdas - 1) // 2)
-                    covered = honest.low <= truth <= honest.high
-                    rows.append((point.metrics[name].value, honest.value, truth, covered, noted and gains, noted, kept))
-                means = np.mean(rows, axis=0)
-                error = np.std([row[1] - row[2] for row in rows]) / np.sqrt(len(rows))
-                print(
-                    f"better {better:g} | {need} | {'simplest' if simplest else 'best'} | apparent {means[0]:.4f} "
-                    f"| honest {means[1]:.4f} | future {means[2]:.4f} (bias {means[1] - means[2]:+.4f} +- {error:.4f}) "
-                    f"| covered {means[3]:.3f} | helps {means[4]:.3f} | p<=.05 {means[5]:.3f} | simpler {means[6]:.2f}",
-                    flush=True,
-                )
+        for need in arguments.needs:
+            for simplest in (True, False):
+                told, start = NEEDS[need][0], time.process_time()
+                rows = np.array([repeat(need, simplest, better, seed, arguments) for seed in range(arguments.repeats)])
+                for metric, (seems, honest, future_, covered, noted, helps) in zip(
+                    told, rows.transpose(1, 2, 0), strict=True
+                ):
+                    bias = honest - future_
+                    compared = f"{noted.mean():.3f} | {helps.mean():.3f}" if metric == told[0] else "- | -"
+                    print(
+                        f"| {better:g} | {need} | {'simplest' if simplest else 'best'} | {metric} | {seems.mean():.3f} "
+                        f"| {honest.mean():.3f} | {future_.mean():.3f} "
+                        f"| {bias.mean():+.3f} ({bias.std() / np.sqrt(len(bias)):.3f}) "
+                        f"| {covered.mean():.3f} | {compared} |",
+                        flush=True,
+                    )
+                if arguments.time:
+                    print(f"{(time.process_time() - start) / len(rows):.2f} s of CPU a choice", flush=True)
+
+
+def repeat(need: str, simplest: bool, better: float, seed: int, arguments: argparse.Namespace) -> list[list[float]]:
+    """Of each metric: seems, honest, future, whether the interval covers it; whether a difference from the default
+    lambda is found, and whether it is a gain."""
+    n, positives, lambdas = arguments.n, arguments.positives, arguments.lambdas
+    told, asked = NEEDS[need]
+    s = scores(seed, n, positives, lambdas, better)
+    point = OperatingGrid(s).select(**asked, simplest=simplest, bootstrap=arguments.bootstrap)
+    against = point.against_default
+    assert against is not None
+    gains = against.difference.value * (-1 if told[0] == "cost" else 1) > 0
+    noted = against.p_value <= 0.05
+    found = []
+    for name in told:
+        honest = point.honest[name]
+        truth = future(name, point, positives / n, point.lam == s.lam(lambdas - 1), better)
+        covered = honest.low <= truth <= honest.high
+        found.append([point.metrics[name].value, honest.value, truth, covered, noted, noted and gains])
+    return found
 
 
 def main() -> None:
@@ -143,7 +162,9 @@ def main() -> None:
     for option, value in (("repeats", 300), ("n", 600), ("positives", 40), ("lambdas", 20)):
         simulated.add_argument(f"--{option}", type=int, default=value)
     simulated.add_argument("--better", type=float, nargs="+", default=[0.0, 0.5])
-    simulated.add_argument("--bootstrap", type=int)
+    simulated.add_argument("--bootstrap", type=int, help="resamples in which to choose again, for the intervals")
+    simulated.add_argument("--needs", nargs="+", default=list(NEEDS), choices=list(NEEDS))
+    simulated.add_argument("--time", action="store_true", help="what a choice takes")
     simulated.set_defaults(do=null)
     arguments = parser.parse_args()
     arguments.do(arguments)

@@ -187,6 +187,16 @@ def test_candidates_become_better_and_less_safe() -> None:
     assert 0.04 < missed[-1] < 0.16  # about what the constraint allows
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_of_many_samples_candidates_are_as_safe_as_their_counts(seed: int) -> None:
+    scores, (claim,) = drawn(seed, 20, 200_000, distances=(2.5,)), claims_of(["fpr<=0.05"])
+    candidates = ordered(scores, [claim], most_found)
+    negatives = scores.log_odds[0][scores.target == 0]
+    counts = np.array([np.count_nonzero(negatives >= c.threshold) for c in (candidates[0], candidates[-1])])
+    errors = (counts - 10_000) / math.sqrt(10_000 * 0.95)  # the test's own standard deviation
+    np.testing.assert_allclose(errors, [-5, 0], atol=1)
+
+
 def test_two_constraints_that_barely_meet_find_the_thresholds_between_them() -> None:
     """Of many samples only a sliver of thresholds is safe for both."""
     scores = drawn(2, 30_000, 30_000, (2.7,))

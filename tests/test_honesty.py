@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tunelater.honesty import Decided, Folds, bootstraps, figures, less_optimism
+from tunelater.honesty import Decided, Folds, bootstraps, counting_choices, figures
 from tunelater.intervals import Estimate
 from tunelater.losses import logit
 from tunelater.needs import Need
@@ -234,17 +234,21 @@ def test_resamples_without_a_class_in_a_subgroup_do_not_count() -> None:
     np.testing.assert_array_equal(found["recall[sex=M]"], [1, np.nan])
     np.testing.assert_array_equal(found["recall[sex=F]"], [1, 1])
 
-    there, here = np.array([0.9, 0.7, 0.8]), np.array([0.7, 0.6, 0.8])
-    apparent = {"recall[sex=M]": Estimate(0.8, 0.6, 0.9)}
-    with_gaps = (np.append(values, np.nan) for values in (there, here))
-    told = [
-        less_optimism(apparent, {"recall[sex=M]": a}, {"recall[sex=M]": b}, 0.95)
-        for a, b in ((there, here), tuple(with_gaps))
-    ]
+    here = np.array([0.7, 0.6, 0.8])
+    crossed, fixed = ({"recall[sex=M]": Estimate(*e)} for e in ((0.7, 0.5, 0.8), (0.8, 0.6, 0.9)))
+    told = [counting_choices(crossed, fixed, {"recall[sex=M]": a}, 0.95) for a in (here, np.append(here, np.nan))]
     assert told[0] == told[1]
+    reach = np.hypot([0.2, 0.1], 1.959964 * here.std())
+    np.testing.assert_allclose(told[0]["recall[sex=M]"], [0.7, 0.7 - reach[0], min(0.7 + reach[1], 1)], rtol=1e-6)
 
 
-def test_intervals_corrected_by_a_bootstrap_cover_a_metric_that_a_constraint_holds() -> None:
+def test_a_bootstrap_leaves_honest_values_as_they_are() -> None:
+    s = scores()
+    one, two = (OperatingGrid(s).select(maximize="f1", bootstrap=b).honest for b in (None, 100))
+    assert {name: e.value for name, e in one.items()} == {name: e.value for name, e in two.items()}
+
+
+def test_intervals_with_a_bootstrap_cover_a_metric_that_a_constraint_holds() -> None:
     """On every resample its floor holds, which says nothing about other samples."""
     covered = []
     for seed in range(40):

@@ -594,6 +594,16 @@ def _ranks(n: int, dense: int) -> NDArray[np.intp]:
     return np.unique(np.append(low, n - 1 - low))
 
 
+def _groups(n: int, dense: int) -> NDArray[np.intp]:
+    """Ranks in [0, n) at which groups begin: of one sample at both ends, of half a root of the rank towards the middle.
+
+    The root is the error of the test in counts, which groups must not blur.
+    """
+    low = np.append(np.arange(min(dense, n)), np.arange(math.isqrt(8 * n) + 1) ** 2 // 16)
+    low = low[low < n]
+    return np.unique(np.append(low, n - 1 - low))
+
+
 class _Class(NamedTuple):
     """The scores of one class, smoothed by a normal kernel."""
 
@@ -614,7 +624,7 @@ class _Class(NamedTuple):
             return cls(0, x, x, 1.0, x)
         quartiles = (x[(3 * n) // 4] - x[n // 4]) / 1.35
         spread = min(x.std(), quartiles) if quartiles > 0 else x.std()
-        starts, i = _ranks(n, 64), _ranks(n, 24)
+        starts, i = _groups(n, 64), _ranks(n, 24)
         weight = np.diff(np.append(starts, n)).astype(np.float64)
         between = (x[i] + x[np.maximum(i - 1, 0)]) / 2 - (i == 0)
         return cls(n, np.add.reduceat(x, starts) / weight, weight, max(float(spread) * n ** (-1 / 3), 1e-6), between)

@@ -1,13 +1,11 @@
 """What a choice is worth on other samples, in spite of having been made on these.
 
-Choosing among many lambdas and thresholds on few positives finds what is good by luck too. Two corrections repeat the
-choice, the same in every respect, under other weights of the same samples:
+Choosing among many lambdas and thresholds on few positives finds what is good by luck too. So the choice is
+repeated, the same in every respect, under other weights of the same samples:
 
 * cross-fitting: the samples are divided into folds, stratified by class (and subgroup), and each fold is decided by the
   choice made on the others, several times with other folds. These decisions are pooled.
-* bootstrap: the choice is repeated on resamples; what it achieves there less what the same choice achieves on the
-  samples themselves is the optimism (Efron 1983), taken off what the point achieves. It takes off less than
-  cross-fitting, since samples that were drawn are among those that it is judged on.
+* bootstrap: the choice is repeated on resamples too, and the intervals count how far the choices are apart.
 
 Cross-fitted decisions of two ways to choose, with lambda and with the default lambda alone, are compared in pairs.
 """
@@ -254,30 +252,28 @@ def _widened(values: Floats, reach: Floats, confidence: float, least: float, mos
     return Estimate(value, max(min(low, value), least), min(max(high, value), most))
 
 
-def less_optimism(
-    apparent: Mapping[str, Estimate], there: Mapping[str, Floats], here: Mapping[str, Floats], confidence: float
+def counting_choices(
+    crossed: Mapping[str, Estimate], fixed: Mapping[str, Estimate], here: Mapping[str, Floats], confidence: float
 ) -> dict[str, Estimate]:
-    """Estimates freed of optimism. Their variances are those of the samples (as of decisions that were not chosen) and
-    of what the choices achieve on the same samples, added.
+    """Cross-fitted estimates whose variances are those of the samples (as of decisions that were not chosen) and of
+    what choices made on resamples achieve on the same samples, added.
 
-    Percentiles of what choices achieve where they were made, moved by the optimism, will not do: a constraint holds on
-    every resample, so that they end at its bound.
+    The values are those of cross-fitting. To take off what choices lose from the resamples that they were made on to
+    the samples (Efron 1983) takes off too little, for 63% of the samples are in both.
 
     Args:
-        apparent: what the point achieves on the samples that it was chosen on.
-        there: (R,) values of the choice made on each resample, on that resample; `here`: on the samples themselves.
-            Resamples without a value (NaN: of a small subgroup not all have one) do not count.
+        fixed: what the point achieves on the samples that it was chosen on, with intervals of fixed decisions.
+        here: (R,) values of the choice made on each resample, on the samples themselves. Those without a value (NaN: of
+            a small subgroup not all have one) do not count.
     """
-    z, out = float(stats.norm.ppf((1 + confidence) / 2)), {}
-    for name, e in apparent.items():
-        if name in there:
-            optimism = float(np.nanmean(there[name] - here[name]))
+    z, out = float(stats.norm.ppf((1 + confidence) / 2)), dict(crossed)
+    for name, e in crossed.items():
+        if name in fixed and name in here:
             of_choices = z * float(np.nanstd(here[name]))
             least, most = lowest(name.partition("[")[0]), math.inf if name in ("cost", "log_loss") else 1.0
-            value = min(max(e.value - optimism, least), most)
-            low = value - math.hypot(e.value - e.low, of_choices)
-            high = value + math.hypot(e.high - e.value, of_choices)
-            out[name] = Estimate(value, max(low, least), min(high, most))
+            low = e.value - math.hypot(fixed[name].value - fixed[name].low, of_choices)
+            high = e.value + math.hypot(fixed[name].high - fixed[name].value, of_choices)
+            out[name] = Estimate(e.value, max(low, least), min(high, most))
     return out
 
 

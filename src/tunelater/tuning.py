@@ -46,9 +46,9 @@ from tunelater.honesty import (
     Folds,
     against_default,
     bootstraps,
+    counting_choices,
     cross_fitted,
     figures,
-    less_optimism,
     told_lambda,
 )
 from tunelater.intervals import Estimate, of_proper_scores, of_ranking
@@ -143,7 +143,7 @@ class OperatingGrid:
             confidence: of the intervals, in (0, 1).
             seed: of the intervals' draws and of the folds, a whole number from 0 up.
             bootstrap: None, or so many resamples, 100 or more, in each of which lambda and threshold are chosen again:
-                `honest` is then corrected by them instead of by cross-fitting, and the intervals of `metrics` are as
+                the intervals of `honest` then count how far these choices are apart, and those of `metrics` are as
                 `assess` has them.
             guarantee: None, or a confidence in (0, 1) at which the constraints are to hold for future data:
                 `tunelater.guarantee` says what that means and supposes. A part of the samples then chooses, and the
@@ -367,8 +367,8 @@ class _Choosing:
             arms = self._arms(without[0], rule, default, folds, kept=chosen == default)
             self._decide(arms, folds, task)
             point = self._corrected(point, task, scores, arms, default)
-        if self.bootstrap is not None:
-            point = dataclasses.replace(point, honest=self._bootstrapped(point, task, row, rule, error))
+            if self.bootstrap is not None:
+                point = dataclasses.replace(point, honest=self._bootstrapped(point, task, row, rule, error))
         return point
 
     def _repeats(self, n: int) -> int:
@@ -495,15 +495,14 @@ class _Choosing:
     def _bootstrapped(
         self, point: OperatingPoint, task: Task, scores: Scores, rule: Floats | None, error: float | None
     ) -> dict[str, Estimate]:
-        """What the point achieves, less the optimism of choosing again on resamples.
+        """The honest figures, with intervals that count how far choices on resamples are apart.
 
         Args:
             scores: at the point's lambda.
         """
         assert self.bootstrap is not None
         # Percentiles of fixed decisions collapse where no error was seen; these do not.
-        apparent = dataclasses.replace(self, bootstrap=None)._estimates(point, scores)
-        there: list[list[dict[str, Floats]]] = []
+        fixed = dataclasses.replace(self, bootstrap=None)._estimates(point, scores)
         here: list[list[dict[str, Floats]]] = []
         for w in bootstraps(task, int(self.bootstrap), self.seed):
             (choices,) = self._judged(task, [w])
@@ -516,12 +515,9 @@ class _Choosing:
                     for row, mine in chose
                     for start in range(0, len(mine), AT_ONCE)
                 ]
-                found = per_lambda(self._chosen_again(jobs, w, lowest, task, scores), len(jobs))
-                there += [of_job[0] for of_job in found]
-                here += [of_job[1] for of_job in found]
+                here += per_lambda(self._chosen_again(jobs, w, lowest, task, scores), len(jobs))
         told = [
-            less_optimism(apparent, _joined(of_there), _joined(of_here), self.confidence)
-            for of_there, of_here in zip(zip(*there, strict=True), zip(*here, strict=True), strict=True)
+            counting_choices(point.honest, fixed, _joined(each), self.confidence) for each in zip(*here, strict=True)
         ]
         return {name: worst(name, [each[name] for each in told]) for name in told[0]}
 
@@ -532,25 +528,21 @@ class _Choosing:
         lowest: Floats,
         task: Task,
         scores: Scores,
-    ) -> Callable[[int], tuple[list[dict[str, Floats]], list[dict[str, Floats]]]]:
-        """What the choices of some resamples achieve on these, and on the samples themselves, for each prior.
+    ) -> Callable[[int], list[dict[str, Floats]]]:
+        """What the choices of some resamples achieve on the samples themselves, for each prior.
 
         Args:
             jobs: a lambda's (N,) log-odds, and which of the weightings chose it.
             lowest: (R,) the lowest log-odds that each alerts on.
         """
 
-        def of_job(at: int) -> tuple[list[dict[str, Floats]], list[dict[str, Floats]]]:
+        def of_job(at: int) -> list[dict[str, Floats]]:
             row, some = jobs[at]
             weights = np.ascontiguousarray(w.values[:, some].T)
             limits = [_between(lowest[r], row[v > 0]) for r, v in zip(some, weights, strict=True)]
             calibrated = None if self.calibrate is None else self._calibrated(row, task, weights)
             decided = Decided(row >= np.array(limits)[:, None], row[None], calibrated)
-            there, here = (
-                [figures(task, scores, decided, of_sample, prior) for prior in self.need.priors or (None,)]
-                for of_sample in (weights, task.weight)
-            )
-            return there, here
+            return [figures(task, scores, decided, task.weight, prior) for prior in self.need.priors or (None,)]
 
         return of_job
 
