@@ -9,8 +9,9 @@ replicates, whose time is scaled up.
 
 `null` draws scores whose lambdas are all equally good (one score, blurred anew for each), chooses, and compares what
 the choice seems to achieve, its honest figure (cross-fitted; with `--bootstrap` its interval counts choices on
-resamples) and its future value, which is known in closed form: how often do the honest 95% intervals cover it, and how often is choosing lambda said to
-help (p <= 0.05) where it cannot? And, with one lambda that is better, how often where it does?
+resamples) and its future value, which is known in closed form: how often do the honest 95% intervals cover it, and how
+often is choosing lambda said to help (p <= 0.05) where it cannot? And, with one lambda that is better, how often where
+it does?
 """
 
 from __future__ import annotations
