@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from hypothesis import settings
 
 from tunelater.config import Config
 from tunelater.data.reading import read_table
@@ -18,6 +19,11 @@ from tunelater.workflow import fit
 # Two test processes share two cores; waiting threads of OpenMP would take them from each other.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+settings.register_profile(
+    "any machine", deadline=None
+)  # a busy one takes a second where a quiet one takes a millisecond
+settings.load_profile("any machine")
 
 QUICK = Config(epochs=4, batch_size=256)
 

@@ -292,7 +292,8 @@ def test_the_time_left_does_not_count_what_earlier_sweeps_did(tmp_path: Path) ->
 
     def finished(identity: str, **seconds: float) -> None:
         store.place(identity).mkdir(parents=True)
-        (store.place(identity) / "result.json").write_text(json.dumps({"seconds": seconds}))
+        record = {"trial": {}, "lambdas": {}, "metrics": {}, "kept": [], "seconds": seconds}
+        (store.place(identity) / "result.json").write_text(json.dumps(record))
 
     finished("00", training=10.0)
     assert progress.line(10) == "1 of 4 trials done; 10 s so far, about 30 s left"
