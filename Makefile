@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint benchmarks clean
+.PHONY: demo test lint docs benchmarks clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -15,13 +15,17 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/tunelater demo --force
 
-test: $(READY) lint
+test: $(READY) lint docs
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, in build/site; warnings are errors.
+docs: $(READY)
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/site
 
 benchmarks: $(READY)
 	$(BIN)/python benchmarks/scoring.py

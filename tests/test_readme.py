@@ -2,26 +2,24 @@
 
 import os
 import re
-import shlex
 import shutil
-import warnings
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
+import yaml
 
 import real_data
+import tunelater
+from documents import ROOT, Block, Reader, blocks
 from test_image_workflow import parts
-from tunelater.cli import app
-from tunelater.problems import DoubtfulInputWarning
 
-README = Path(__file__).parents[1] / "README.md"
+README = ROOT / "README.md"
 CONTRIBUTING = README.with_name("CONTRIBUTING.md")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+def examples(language: str, start: str = "") -> list[Block]:
+    return [block for block in blocks(README) if block.language == language and block.text.startswith(start)]
 
 
 @pytest.fixture
@@ -33,7 +31,8 @@ def where_the_demo_ran(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_command_line_example(where_the_demo_ran: Path) -> None:
-    run_commands("tunelater fit tunelater-demo")
+    (block,) = examples("console", "tunelater fit tunelater-demo")
+    Reader().run(block, README)
     assert len(pd.read_csv("alerts.csv")) == 3163
 
 
@@ -41,26 +40,15 @@ def test_image_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     parts(tmp_path / "parts")
-    run_commands("tunelater fit parts")
+    (block,) = examples("console", "tunelater fit parts")
+    Reader().run(block, README)
     assert len(pd.read_csv("cracks.csv")) == 90
 
 
-def run_commands(start: str) -> None:
-    (commands,) = [block for block in blocks("console") if block.startswith(start)]
-    for line in commands.splitlines():
-        program, *arguments = shlex.split(line, comments=True)
-        assert program == "tunelater"
-        result = CliRunner().invoke(app, arguments)
-        assert result.exit_code == 0, result.stderr
-
-
 def test_python_examples(where_the_demo_ran: Path) -> None:
-    examples = blocks("python")
-    assert len(examples) == 2
-    for example in examples:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DoubtfulInputWarning)
-            exec(compile(example, "README.md", "exec"), {})
+    assert len(examples("python")) == 2
+    for example in examples("python"):
+        Reader().run(example, README)
     assert os.path.exists("alerts.parquet")
 
 
@@ -83,3 +71,8 @@ def test_map_names_every_module() -> None:
             assert f"`{module.name}`" in text, module.name
     for folder in (p for p in source.iterdir() if p.is_dir() and (p / "__init__.py").exists()):
         assert f"`{folder.name}/`" in text
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load(README.with_name("CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == tunelater.__version__

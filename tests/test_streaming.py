@@ -2,7 +2,6 @@
 
 import dataclasses
 import pickle
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -505,10 +504,3 @@ def test_the_command_line_counts_chooses_and_predicts_on_folders(run: Run, fresh
     assert len(pd.read_parquet(sorted((tmp_path / "alerts").glob("*.parquet")))) == 3163
     code, _, err = tunelater("tune", run.path, fresh, *need, "--stream", "--bootstrap", "100")
     assert (code, "a bootstrap draws rows" in err) == (2, True)
-
-
-def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    exec(block, {})
-    assert "tau" in capsys.readouterr().out
