@@ -238,7 +238,8 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "option of the data": (
         {"model": ModelConfig(options={"n_features": 4})},
-        "trunk 'mlp' has no option 'n_features'; known are depth, dropout, width",
+        "trunk 'mlp' has no option 'n_features'; known are bins, depth, dropout, embedding, embedding_width, "
+        "frequency_scale, width",
     ),
     "option of none": (
         {"model": ModelConfig("resnet32", {"width": 3})},
@@ -367,7 +368,7 @@ def test_numbers_of_numpys_and_lists_become_pythons() -> None:
 def test_the_options_of_a_trunk_are_those_of_its_network(name: str) -> None:
     taken = inspect.signature(TRUNKS[name]).parameters
     fields = dataclasses.fields(TRUNK_OPTIONS[name])
-    assert {f.name for f in fields} == taken.keys() - {"n_features"}
+    assert {f.name for f in fields} == taken.keys() - {"n_features", "quantiles"}
     assert all(f.default == taken[f.name].default for f in fields)
 
 

@@ -246,7 +246,9 @@ def test_a_config_knows_timms_names_and_its_own() -> None:
     for name, meant in (("mpl", "mlp"), ("resnet_32", "resnet32"), ("resnext50", "resnext50_32x4d"), ("xyzzy", None)):
         with pytest.raises(InputError) as error:
             Config(model=ModelConfig(name))
-        hint = f"did you mean {meant!r}?" if meant else "known are mlp, resnet32 and the names in timm.list_models()"
+        hint = (
+            f"did you mean {meant!r}?" if meant else "known are mlp, tabm, resnet32 and the names in timm.list_models()"
+        )
         assert error.value.problems == (f"there is no trunk {name!r}; {hint}",)
     assert set(TRUNK_OPTIONS) == set(TRUNKS)
 
@@ -465,8 +467,8 @@ def test_a_model_that_gets_other_weights_needs_no_pretrained_ones(state: dict[st
 @pytest.mark.parametrize(
     ("config", "shape", "problems"),
     [
-        (with_trunk("resnet32"), {"n_features": 3}, ("trunk 'resnet32' takes images; a table needs 'mlp'",)),
-        (with_trunk(SMALL), {"n_features": 3}, (f"trunk {SMALL!r} takes images; a table needs 'mlp'",)),
+        (with_trunk("resnet32"), {"n_features": 3}, ("trunk 'resnet32' takes images; a table needs 'mlp' or 'tabm'",)),
+        (with_trunk(SMALL), {"n_features": 3}, (f"trunk {SMALL!r} takes images; a table needs 'mlp' or 'tabm'",)),
         (with_trunk("mlp"), {}, ("trunk 'mlp' takes tables; images need 'resnet32' or timm's",)),
     ],
 )
@@ -658,7 +660,7 @@ def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.Monk
     with pytest.raises(InputError) as error:
         Config(model=ModelConfig("resnet34"), epochs=0)
     assert error.value.problems == (
-        f"trunk 'resnet34' is not mlp or resnet32; for one of timm's, {remedy}",
+        f"trunk 'resnet34' is not mlp or tabm or resnet32; for one of timm's, {remedy}",
         "epochs must be 1 or more, got 0",
     )
     assert problems_of("resnet34") == (remedy,)

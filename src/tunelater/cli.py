@@ -185,7 +185,8 @@ def fit(
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="The network: resnet32 (small images, from scratch) or a name of timm's. [convnext_tiny]",
+            help="The network: resnet32 (small images, from scratch) or a name of timm's; of a table mlp or tabm. "
+            "[convnext_tiny; tabm]",
             rich_help_panel=IMAGES,
         ),
     ] = None,
@@ -997,13 +998,19 @@ class _Asked:
 
     def only_for_images(self, reading: Mapping[str, object]) -> list[str]:
         """Options that a table has no use for, of these and of how images are read."""
+        from tunelater.config import TABLE_TRUNKS
+
+        of_images = self.backbone if self.backbone not in TABLE_TRUNKS else None
         given = {
-            "--backbone": self.backbone, "--weights": self.weights, "--scratch": self.scratch, "--size": self.size,
+            "--backbone": of_images, "--weights": self.weights, "--scratch": self.scratch, "--size": self.size,
             "--bits": self.bits, **reading,
         }  # fmt: skip
         if not (told := [name for name, value in given.items() if value]):
             return []
-        return [f"{', '.join(told)} is for images, and DATA is a table: if it lists images, say so: --paths COLUMN"]
+        network = f"; a table's --backbone is {' or '.join(TABLE_TRUNKS)}, got {of_images!r}" if of_images else ""
+        return [
+            f"{', '.join(told)} is for images, and DATA is a table: if it lists images, say so: --paths COLUMN{network}"
+        ]
 
     @property
     def nothing(self) -> bool:
@@ -1064,7 +1071,10 @@ def _base(path: Path | None, asked: _Asked, are_images: bool, dataset: str | Non
     from tunelater.config import Config, ModelConfig
 
     if not are_images:
-        return Config.read(path) if path is not None else Config()
+        base = Config.read(path) if path is not None else recipes.tables()
+        if asked.backbone is None or asked.backbone == base.model.trunk:
+            return base
+        return dataclasses.replace(base, model=recipes.tables(asked.backbone).model)
     backbone = asked.backbone or "convnext_tiny"
     small = backbone == "resnet32"
     if asked.weights is not None:

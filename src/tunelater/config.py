@@ -51,12 +51,48 @@ class MLPOptions:
     """Layers."""
     dropout: float = 0.1
     """Probability of dropping a hidden unit in training."""
+    embedding: Literal["none", "piecewise", "periodic"] = "none"
+    """What a numeric column becomes before the first layer (Gorishniy et al. 2022): itself; a line that bends at the
+    training rows' quantiles; or sines and cosines of learned frequencies."""
+    embedding_width: int = 8
+    """Numbers that each numeric column becomes."""
+    bins: int = 16
+    """Pieces of a line, for `piecewise`; fewer where a column has few values."""
+    frequency_scale: float = 0.1
+    """Standard deviation of the first frequencies, for `periodic`; columns have a standard deviation of 1."""
 
     def problems(self) -> list[str]:
         problems = Problems()
         problems.check(self.width >= 1, f"model.options.width must be 1 unit or more, got {self.width}")
         problems.check(self.depth >= 1, f"model.options.depth must be 1 layer or more, got {self.depth}")
         problems.check(0 <= self.dropout < 1, f"model.options.dropout must be in [0, 1), got {self.dropout}")
+        kinds = ("none", "piecewise", "periodic")
+        problems.check(
+            self.embedding in kinds, f"model.options.embedding is one of {', '.join(kinds)}, got {self.embedding!r}"
+        )
+        problems.check(
+            self.embedding_width >= 1, f"model.options.embedding_width must be 1 or more, got {self.embedding_width}"
+        )
+        problems.check(self.bins >= 1, f"model.options.bins must be 1 piece or more, got {self.bins}")
+        problems.check(
+            0 < self.frequency_scale < math.inf,
+            f"model.options.frequency_scale must be positive, got {self.frequency_scale}",
+        )
+        return list(problems)
+
+
+@dataclass(frozen=True)
+class TabMOptions(MLPOptions):
+    """What `model.options` sets of the trunk `tabm`."""
+
+    members: int = 8
+    """Networks that share their weights but for scales of each unit, whose mean is the model (TabM's k)."""
+    width: int = 64
+
+    def problems(self) -> list[str]:
+        problems = Problems()
+        problems.add(*super().problems())
+        problems.check(self.members >= 2, f"model.options.members must be 2 or more, got {self.members}")
         return list(problems)
 
 
@@ -68,8 +104,14 @@ class ResNet32Options:
         return []
 
 
-TRUNK_OPTIONS: Mapping[str, type[MLPOptions | ResNet32Options]] = {"mlp": MLPOptions, "resnet32": ResNet32Options}
+TRUNK_OPTIONS: Mapping[str, type[MLPOptions | ResNet32Options]] = {
+    "mlp": MLPOptions,
+    "tabm": TabMOptions,
+    "resnet32": ResNet32Options,
+}
 """The trunks of this library, and what can be set of each. The names of timm's models are trunks too."""
+TABLE_TRUNKS = ("mlp", "tabm")
+"""Those that take tables; all others take images."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +119,11 @@ class ModelConfig:
     """The trunk: which network, and how it is made."""
 
     trunk: str = "mlp"
-    """Which network turns an input into pooled features: `mlp`, `resnet32`, or the name of a model of timm's."""
+    """Which network turns an input into pooled features: `mlp` or `tabm` for tables, `resnet32`, or the name of a model
+    of timm's for images."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What there is to set of the trunk: see `MLPOptions`; for timm's, `pretrained`, `weights` and what `TimmTrunk`
-    takes, which timm checks when the model is built."""
+    """What there is to set of the trunk: see `MLPOptions` and `TabMOptions`; for timm's, `pretrained`, `weights` and
+    what `TimmTrunk` takes, which timm checks when the model is built."""
     head: Literal["linear", "cosine"] = "linear"
     """Logits linear in the features, or the cosines between features and classes, in [-1, 1]; for loss `ldam`, whose s
     scales them up. Other losses learn little from cosines."""
@@ -93,6 +136,10 @@ class ModelConfig:
                 f"model.options.{name} needs a number, text, true or false, or lists or tables of them, got {value!r}",
             )
         problems.check(self.head in ("linear", "cosine"), f"model.head is 'linear' or 'cosine', got {self.head!r}")
+        problems.check(
+            self.trunk != "tabm" or self.head == "linear",
+            "trunk 'tabm' is an ensemble, and a mean of cosines is none: it needs model.head 'linear', got 'cosine'",
+        )
         if self.trunk not in TRUNK_OPTIONS:
             return [*problems, *vision.problems_of_backbone(self.trunk, tuple(TRUNK_OPTIONS))]
         kind = TRUNK_OPTIONS[self.trunk]
@@ -303,7 +350,7 @@ class ImagesConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A training run. The defaults are for tables.
+    """A training run. The defaults are a plain perceptron's for tables; `recipes.tables` has settings to begin with.
 
     Raises:
         InputError: every value that breaks a rule, at once.

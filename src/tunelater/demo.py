@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from tunelater import recipes
 from tunelater.assessment import assess, compare
-from tunelater.config import Config
 from tunelater.data.splits import Split
 from tunelater.distributions import LambdaSpace
 from tunelater.intervals import Estimate
@@ -36,7 +36,7 @@ from tunelater.workflow import fit
 TARGET, POSITIVE = "diagnosis", "hypothyroid"
 FRACTIONS = (0.5, 0.25, 0.25)
 SCREENING_PRIOR = 0.01
-EPOCHS = 2 * Config().epochs
+EPOCHS = 2 * recipes.tables().epochs
 """Of two trainings, each of which may stop earlier."""
 
 MEASURED = ("TSH", "T3", "TT4", "T4U", "FTI", "TBG")
@@ -97,7 +97,7 @@ def _written(folder: Path, out: Path, seed: int, on_epoch: Callable[[int], None]
         if on_epoch is not None:
             on_epoch(epochs)
 
-    config = Config(seed=seed)
+    config = recipes.tables(seed=seed)
     neutral = dataclasses.replace(config, lambdas=LambdaSpace(gamma=0.0, tau=0.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DoubtfulInputWarning)  # about columns of the table that never vary

@@ -28,7 +28,9 @@ from sklearn.utils import assert_all_finite, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from tunelater import recipes
 from tunelater.config import (
+    TABLE_TRUNKS,
     Config,
     EarlyStoppingConfig,
     FiLMConfig,
@@ -87,8 +89,9 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         loss: `vs`, `focal`, `weighted_cross_entropy`, `cross_entropy` or `ldam`; of K classes too (VS is Eq. 3).
         lambdas: a `LambdaSpace`, or a dict of distributions (`Linear`, numbers, or text such as `"linear(0, 3, 0.33)"`)
             by hyperparameter; None takes the loss's default.
-        trunk: the network, one of those for tables.
-        width, depth, dropout: of the trunk `mlp`; None takes its default.
+        trunk: the network: `mlp`, or `tabm`, an ensemble with embeddings of numeric columns (where `numeric` is
+            `quantile`), which takes four times as long (see docs/tables.md).
+        width, depth, dropout: of the trunk; None takes its default.
         film: where lambda enters: on the pooled `features`, after the trunk's `stages`, on the `logits`, or None.
         numeric: how numbers are scaled, `quantile` or `standard`.
         epochs, batch_size, learning_rate, weight_decay: None takes `Config`'s default.
@@ -224,13 +227,16 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         problems.check(not gone, "device 'cuda' needs a GPU that PyTorch can use, and there is none; use 'auto'")
         numerics = ("quantile", "standard")
         problems.check(self.numeric in numerics, f"numeric is one of {', '.join(numerics)}, got {self.numeric!r}")
-        of_trunk = {"width": self.width, "depth": self.depth, "dropout": self.dropout}
+        of_trunk: dict[str, Any] = {}
+        if self.trunk in TABLE_TRUNKS and self.numeric == "quantile":
+            of_trunk |= recipes.tables(self.trunk).model.options
+        of_trunk |= _given({"width": self.width, "depth": self.depth, "dropout": self.dropout})
         optimizer = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
         rest = {"lambdas": space, "epochs": self.epochs, "batch_size": self.batch_size, "seed": self._seed(problems)}
         with problems_of(problems):
             config = Config(
                 loss=self.loss,
-                model=ModelConfig(self.trunk, _given(of_trunk)),
+                model=ModelConfig(self.trunk, of_trunk),
                 film=None if self.film is None else FiLMConfig(placement=self.film),  # type: ignore[arg-type]
                 optimizer=OptimizerConfig(**_given(optimizer)),
                 early_stopping=EarlyStoppingConfig(**_given({"patience": self.patience})),

@@ -3,7 +3,8 @@
 FiLM acts on the pooled features, as in the paper, on the logits, or after every stage of the trunk. The first two let a
 grid of lambdas share one pass through the trunk; the third lets lambda change what the trunk computes.
 
-Shapes: N samples, L lambdas, M of either, C channels of pooled features, K classes, D varying hyperparameters.
+Shapes: N samples, L lambdas, M of either, C channels of pooled features, K classes, D varying hyperparameters, E
+members of an ensemble.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 
 from tunelater.distributions import LambdaSpace
 from tunelater.losses import Hyperparameter, LossFamily
-from tunelater.problems import InputError
+from tunelater.problems import InputError, Problems
 
 Start = Literal["paper", "identity"]
 Place = Literal["features", "logits"]
@@ -220,9 +221,12 @@ class LossConditional(nn.Module):
         stages: after the trunk's stages.
         unit: whether features are scaled to length one before all else.
         place: what `film` modulates, the C pooled features or the K logits.
+        members: E networks in one, whose features the trunk gives side by side: member e has C / E channels from
+            e C / E on, and its logits are E times what these add to the head's, so that the head's are their mean.
+            Everything but training takes the mean: scoring stays one matrix product, as wide as all members.
 
     Raises:
-        InputError: an unknown place.
+        InputError: an unknown place, or features that are not of so many members.
     """
 
     def __init__(
@@ -234,10 +238,16 @@ class LossConditional(nn.Module):
         *,
         unit: bool = False,
         place: Place = "features",
+        members: int = 1,
     ) -> None:
         super().__init__()
-        if place not in get_args(Place):
-            raise InputError(f"FiLM's place is 'features' or 'logits', got {place!r}")
+        problems = Problems()
+        problems.check(place in get_args(Place), f"FiLM's place is 'features' or 'logits', got {place!r}")
+        channels = head.in_features
+        fit = members >= 1 and channels % members == 0
+        problems.check(fit, f"members must divide the {channels} channels of the features, got {members} members")
+        problems.raise_if_any()
+        self.members = members
         self.unit = unit
         self.trunk = trunk
         self.film = film
@@ -272,9 +282,29 @@ class LossConditional(nn.Module):
             return F.linear(z, self.head.weight * sigma, bias)
         return self.head(z * sigma + mu)
 
+    def member_logits(self, z: Tensor, lam: Mapping[str, Hyperparameter]) -> Tensor:
+        """(N, E, K) logits of each member from features (N, C); their mean over the members is `logits`."""
+        by_member = (self.members, -1)
+        sigma = mu = None
+        if self.film is not None:
+            sigma, mu = self.film(lam)
+            if self.place == "features":
+                z = torch.addcmul(mu, z, sigma)
+        weight_EcK = self.members * self.head.weight.unflatten(1, by_member).permute(1, 2, 0)
+        logits = torch.bmm(z.unflatten(1, by_member).transpose(0, 1), weight_EcK).transpose(0, 1)
+        if self.head.bias is not None:
+            logits = logits + self.head.bias
+        if sigma is not None and mu is not None and self.place == "logits":
+            return torch.addcmul(mu[:, None], logits, sigma[:, None])
+        return logits
+
     def forward(self, x: Tensor, lam: Mapping[str, Hyperparameter]) -> Tensor:
-        """(N, K) logits of inputs x at lambda."""
-        return self.logits(self.features(x, lam), lam)
+        """(N, K) logits of inputs x at lambda; in training those of each member, (N, E, K), where there are several.
+
+        Members that learned from the loss of their mean would lean on each other: each has its own (`mean_loss`).
+        """
+        z = self.features(x, lam)
+        return self.member_logits(z, lam) if self.training and self.members > 1 else self.logits(z, lam)
 
     def margins(self, lambdas: Mapping[str, Tensor], family: LossFamily | None) -> tuple[Tensor, Tensor]:
         """The binary head at L lambdas as one linear map of the features: weights (L, C) and biases (L,).

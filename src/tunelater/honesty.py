@@ -246,7 +246,8 @@ def _of_curve_estimate(
 def _widened(values: Floats, reach: Floats, confidence: float, least: float, most: float) -> Estimate:
     """The mean of (B,) values, with the interval of one of them widened by the variance between them."""
     value = float(values.mean())
-    half = max(float(reach[1] - reach[0]) / 2 / float(stats.norm.ppf((1 + confidence) / 2)), 1e-300)
+    # Where all samples are decided rightly nothing varies, and the rest is rounding.
+    half = max(float(reach[1] - reach[0]) / 2 / float(stats.norm.ppf((1 + confidence) / 2)), 1e-12)
     factor = math.sqrt(1 + (float(values.std()) / half) ** 2)
     low, high = (value + factor * (float(end) - value) for end in reach)
     return Estimate(value, max(min(low, value), least), min(max(high, value), most))

@@ -1,7 +1,8 @@
 """Trunks: networks that end in pooled features, by name.
 
 A trunk is any module that gives (N, C) pooled features and says C as its `channels`; those that FiLM can act inside of
-say where as their `stages`. `mlp` takes tables, `resnet32` small images, and any model of timm's, by the name it has
+say where as their `stages`, and an ensemble how many networks it is as its `members`. `mlp` and `tabm` take tables,
+`resnet32` small images, and any model of timm's, by the name it has
 there, larger ones.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,35 +21,197 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import register_parametrization
 
 from tunelater import vision
-from tunelater.config import Config
+from tunelater.config import TABLE_TRUNKS, Config
 from tunelater.film import FiLM, LossConditional, Place, Stage, StageFiLM
-from tunelater.problems import Problems
+from tunelater.problems import InputError, Problems
+
+
+class NumericEmbedding(nn.Module):
+    """Preprocessed rows (N, n_features) with their numeric columns embedded: (N, width) float.
+
+    A line through a network's first layer bends only as all columns together bend it; an embedding lets each numeric
+    column bend by itself (Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep Learning").
+
+    Args:
+        n_features: columns of the preprocessed table, the numeric ones first.
+        quantiles: of each numeric column, rising values of training rows (`Preprocessor.numeric_quantiles`).
+        kind: `piecewise` (linear, with bends at quantiles) or `periodic`.
+        embedding_width: numbers that a numeric column becomes.
+        bins: pieces of a line.
+        frequency_scale: standard deviation of the first frequencies.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        quantiles: Sequence[Sequence[float]],
+        *,
+        kind: str,
+        embedding_width: int,
+        bins: int,
+        frequency_scale: float,
+    ) -> None:
+        super().__init__()
+        import rtdl_num_embeddings as rtdl
+
+        self.n_numeric = len(quantiles)
+        self.chunks = [embedding_width] * self.n_numeric + [1] * (n_features - self.n_numeric)
+        """How many of the outputs each column has."""
+        self.width = sum(self.chunks)
+        self.embed: nn.Module | None = None
+        if self.n_numeric and kind == "piecewise":
+            edges = [_edges(column, bins) for column in quantiles]
+            with warnings.catch_warnings(action="ignore"):  # a column of two values has one piece, and needs no more
+                self.embed = rtdl.PiecewiseLinearEmbeddings(edges, embedding_width, activation=False, version="B")
+        elif self.n_numeric:
+            self.embed = rtdl.PeriodicEmbeddings(
+                self.n_numeric, embedding_width, frequency_init_scale=frequency_scale, lite=False
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.embed is None:
+            return x
+        numeric, others = x[:, : self.n_numeric], x[:, self.n_numeric :]
+        return torch.cat([self.embed(numeric).flatten(1), others], dim=1)
+
+
+def _edges(values: Sequence[float], bins: int) -> Tensor:
+    """(bins + 1,) rising edges that divide a column's values evenly, or fewer where some would be equal to 0.001."""
+    edges = torch.quantile(torch.tensor(values, dtype=torch.float64), torch.linspace(0, 1, bins + 1).double())
+    edges = (1000 * edges).round().unique().float() / 1000  # on a narrower piece a line would be a cliff
+    return edges if len(edges) > 1 else torch.cat([edges - 0.5, edges + 0.5])  # a constant column
+
+
+def _embedding(
+    n_features: int,
+    quantiles: Sequence[Sequence[float]] | None,
+    kind: str,
+    embedding_width: int,
+    bins: int,
+    frequency_scale: float,
+) -> NumericEmbedding | None:
+    """None where columns are taken as they are.
+
+    Raises:
+        InputError: no quantiles.
+    """
+    if kind == "none":
+        return None
+    if quantiles is None:
+        raise InputError(
+            f"model.options.embedding {kind!r} needs the training quantiles of the numeric columns, got none: pass "
+            "quantiles=Preprocessor.numeric_quantiles() (one with numeric='quantile' has them), or set it to 'none'"
+        )
+    return NumericEmbedding(
+        n_features,
+        quantiles,
+        kind=kind,
+        embedding_width=embedding_width,
+        bins=bins,
+        frequency_scale=frequency_scale,
+    )
 
 
 class TabularMLP(nn.Module):
     """A multi-layer perceptron for preprocessed tables: (N, n_features) float -> (N, width) features.
 
     Args:
-        n_features: columns of the preprocessed table.
+        n_features: columns of the preprocessed table, the numeric ones first.
+        quantiles: of each numeric column, for the embeddings.
         width: hidden units of each layer, and channels of the features.
         depth: number of layers, one or more.
         dropout: probability of dropping a hidden unit in training, in [0, 1).
+        embedding: of numeric columns: `none`, `piecewise` or `periodic` (`NumericEmbedding`).
+        embedding_width: numbers that a numeric column becomes.
+        bins: pieces of a line, for `piecewise`.
+        frequency_scale: standard deviation of the first frequencies, for `periodic`.
+
+    Raises:
+        InputError: an embedding without quantiles.
     """
 
-    def __init__(self, n_features: int, *, width: int = 128, depth: int = 3, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        quantiles: Sequence[Sequence[float]] | None = None,
+        *,
+        width: int = 128,
+        depth: int = 3,
+        dropout: float = 0.1,
+        embedding: str = "none",
+        embedding_width: int = 8,
+        bins: int = 16,
+        frequency_scale: float = 0.1,
+    ) -> None:
         super().__init__()
         self.channels = width
         self.stages: tuple[Stage, ...] = ()
+        self.embedding = _embedding(n_features, quantiles, embedding, embedding_width, bins, frequency_scale)
+        n_inputs = n_features if self.embedding is None else self.embedding.width
         layers: list[nn.Module] = []
         for i in range(depth):
-            layers += [nn.Linear(n_features if i == 0 else width, width), nn.ReLU()]
+            layers += [nn.Linear(n_inputs if i == 0 else width, width), nn.ReLU()]
             if dropout:
                 layers.append(nn.Dropout(dropout))
             self.stages += (Stage(f"layers.{len(layers) - 1}", width),)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        return self.layers(x if self.embedding is None else self.embedding(x))
+
+
+class TabM(nn.Module):
+    """An ensemble of perceptrons in one: (N, n_features) float -> (N, members * width) features, member by member.
+
+    The members share the weights of their layers; each scales the units before and after them in its own way, and all
+    are trained at once (Gorishniy et al. 2025, "TabM: Advancing Tabular Deep Learning with Parameter-Efficient
+    Ensembling"). The layers are those of the authors' package.
+
+    Args:
+        members: number of perceptrons, two or more; `LossConditional` takes the mean of their logits.
+        width: hidden units of each layer of a member.
+        n_features, quantiles, depth, dropout, embedding, embedding_width, bins, frequency_scale: as in `TabularMLP`.
+
+    Raises:
+        InputError: an embedding without quantiles.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        quantiles: Sequence[Sequence[float]] | None = None,
+        *,
+        members: int = 8,
+        width: int = 64,
+        depth: int = 3,
+        dropout: float = 0.1,
+        embedding: str = "none",
+        embedding_width: int = 8,
+        bins: int = 16,
+        frequency_scale: float = 0.1,
+    ) -> None:
+        super().__init__()
+        import tabm
+
+        self.members = members
+        self.channels = members * width
+        self.stages = tuple(Stage(f"layers.blocks.{i}", width, -1) for i in range(depth))
+        self.embedding = _embedding(n_features, quantiles, embedding, embedding_width, bins, frequency_scale)
+        # All that one column has become starts with one scale, so that members differ in how they weigh columns.
+        chunks = [1] * n_features if self.embedding is None else self.embedding.chunks
+        self.layers = tabm.make_tabm_backbone(
+            d_in=sum(chunks),
+            n_blocks=depth,
+            d_block=width,
+            dropout=dropout,
+            k=members,
+            start_scaling_init="random-signs" if self.embedding is None else "normal",
+            start_scaling_init_chunks=chunks,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.embedding is None else self.embedding(x)
+        return self.layers(x[:, None].expand(-1, self.members, -1)).flatten(1)
 
 
 class ResNet32(nn.Module):
@@ -165,7 +329,7 @@ def problems_of_images(trunk: nn.Module, size: int) -> list[str]:
     return [] if shape == expected else [f"{told} and give features {expected}, got {shape}; change model.options"]
 
 
-TRUNKS: Mapping[str, Callable[..., nn.Module]] = {"mlp": TabularMLP, "resnet32": ResNet32}
+TRUNKS: Mapping[str, Callable[..., nn.Module]] = {"mlp": TabularMLP, "tabm": TabM, "resnet32": ResNet32}
 """The trunks of this library; `build` takes any other name for one of timm's."""
 
 
@@ -175,7 +339,8 @@ def build(config: Config, *, n_classes: int = 2, pretrained: bool = True, **shap
     Args:
         pretrained: False leaves out the weights that the config's trunk starts from, for a model that is about to get
             others: their file, or a network, need not be there.
-        shape: what the trunk must know of the data: `n_features` for a table, nothing for images.
+        shape: what the trunk must know of the data: `n_features` for a table, with `quantiles` where its numeric
+            columns are embedded; nothing for images.
 
     Raises:
         InputError: a trunk that does not go with the data, unknown options of it, weights that cannot be had, or FiLM
@@ -193,6 +358,10 @@ def build(config: Config, *, n_classes: int = 2, pretrained: bool = True, **shap
             trunk = TimmTrunk(config.model.trunk, **trunk_options)
         channels = cast(int, trunk.channels)  # a module's attributes have no types
         head = nn.Linear(channels, n_classes, bias=config.model.head == "linear")
+        members = cast(int, getattr(trunk, "members", 1))
+        if members > 1:
+            nn.init.uniform_(head.weight, -((members / channels) ** 0.5), (members / channels) ** 0.5)
+            register_parametrization(head, "weight", _MeanOf(members))
         if config.model.head == "cosine":
             register_parametrization(head, "weight", _UnitRows())
         film = stages = None
@@ -206,7 +375,21 @@ def build(config: Config, *, n_classes: int = 2, pretrained: bool = True, **shap
                 place = config.film.placement
                 film = FiLM(config.lambdas, channels if place == "features" else n_classes, **options)
     unit = config.model.head == "cosine"
-    return channels_last(LossConditional(trunk, film, head, stages, unit=unit, place=place))
+    return channels_last(LossConditional(trunk, film, head, stages, unit=unit, place=place, members=members))
+
+
+class _MeanOf(nn.Module):
+    """Weights of the mean of members, from those of the members: steps of the optimizer are of a member's size."""
+
+    def __init__(self, members: int) -> None:
+        super().__init__()
+        self.members = members
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight / self.members
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight
 
 
 class _UnitRows(nn.Module):
@@ -229,6 +412,11 @@ def channels_last(model: LossConditional) -> LossConditional:
 
 def _check_trunk(name: str, shape: Mapping[str, Any]) -> None:
     problems = Problems()
-    problems.check(name == "mlp" or "n_features" not in shape, f"trunk {name!r} takes images; a table needs 'mlp'")
-    problems.check(name != "mlp" or "n_features" in shape, "trunk 'mlp' takes tables; images need 'resnet32' or timm's")
+    for_table = name in TABLE_TRUNKS
+    problems.check(
+        for_table or "n_features" not in shape, f"trunk {name!r} takes images; a table needs 'mlp' or 'tabm'"
+    )
+    problems.check(
+        not for_table or "n_features" in shape, f"trunk {name!r} takes tables; images need 'resnet32' or timm's"
+    )
     problems.raise_if_any()

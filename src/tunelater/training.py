@@ -239,7 +239,7 @@ class _Learner:
 
         def closure() -> Tensor:
             self._optimizer.zero_grad()
-            loss = weight @ self.family.loss(self._forward(x, lam), target, **lam)
+            loss = weight @ mean_loss(self.family, self._forward(x, lam), target, lam)
             fabric.backward(loss)
             max_norm = config.clip_norm if config.clip_norm is not None and self._clips else math.inf
             norm = fabric.clip_gradients(self._wrapped, self._optimizer, max_norm=max_norm, error_if_nonfinite=False)
@@ -287,6 +287,15 @@ class _Learner:
         if self._averaged is not None:
             self._averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
+
+
+def mean_loss(family: LossFamily, logits: Tensor, target: Tensor, lam: Mapping[str, Tensor]) -> Tensor:
+    """(N,) losses of (N, K) logits, or of an ensemble's (N, E, K) the mean of its members' losses."""
+    if logits.ndim == 2:
+        return family.loss(logits, target, **lam)
+    n, members, _ = logits.shape
+    of_each = {name: value.repeat_interleave(members) if value.ndim else value for name, value in lam.items()}
+    return family.loss(logits.flatten(0, 1), target.repeat_interleave(members), **of_each).view(n, members).mean(1)
 
 
 def _first_line(error: Exception) -> str:

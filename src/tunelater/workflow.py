@@ -105,8 +105,8 @@ def fit(
         positive: the value (or the folder's name) of the rare event; the paper's datasets know theirs. Images of all
             other classes are the negatives, however many these are.
         out: the run folder to write; None keeps the run in memory.
-        config: by default, for a table, `Config()`; for a dataset,
-            `recipes.for_dataset`; for other images, `recipes.images` with a ConvNeXt-tiny that starts from ImageNet.
+        config: by default, for a table, `recipes.tables`; for a dataset, `recipes.for_dataset`; for other images,
+            `recipes.images` with a ConvNeXt-tiny that starts from ImageNet.
         fractions: of the rows to train on, to choose on and to report on, drawn at random within each class; by default
             0.6, 0.2 and 0.2. A dataset's own test part stays what it is: of its training part 20% are to choose on, or
             what the first two fractions say.
@@ -156,7 +156,7 @@ def fit(
     assert prepared is not None
 
     _warn_of_positives(prepared, rows)
-    config = (config if config is not None else Config()).for_samples(len(rows["train"]))
+    config = (config if config is not None else recipes.tables()).for_samples(len(rows["train"]))
     form, samples = prepared.fitted(rows["train"], config)
     splits = Splits(_taken(samples, rows["train"]), _taken(samples, rows["validation"]))
     y = prepared.target

@@ -137,6 +137,22 @@ class Preprocessor:
         known = self._transformer.named_transformers_["categorical"].categories_ if names else []
         return {name: frozenset(values) - {MISSING_CATEGORY} for name, values in zip(names, known, strict=True)}
 
+    def numeric_quantiles(self) -> list[list[float]]:
+        """Of each numeric column, which are the first that `transform` gives: quantiles of its training values as
+        `transform` gives these, from the lowest to the highest, 1,000 or as many as there were rows.
+
+        Raises:
+            InputError: the preprocessor is not fitted, or `numeric` is "standard", which learns no quantiles.
+        """
+        if self._transformer is None:
+            raise InputError("a preprocessor must be fitted before it knows quantiles; call fit or load")
+        if self.numeric != "quantile":
+            raise InputError(f"only numeric='quantile' learns quantiles, got {self.numeric!r}")
+        if "numeric" not in self.schema.columns.values():
+            return []
+        scale = self._transformer.named_transformers_["numeric"].named_steps["scale"]
+        return scale.transform(scale.quantiles_).T.tolist()
+
     def digest(self) -> str:
         """`sha256:...` of all that `transform` depends on: the columns, their kinds and what was learned from them.
 

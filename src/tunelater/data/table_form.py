@@ -129,7 +129,9 @@ class TableForm:
 
     @property
     def shape(self) -> Mapping[str, Any]:
-        return {"n_features": self.preprocessor.n_features}
+        learned = self.preprocessor.numeric == "quantile"
+        quantiles = self.preprocessor.numeric_quantiles() if learned else None
+        return {"n_features": self.preprocessor.n_features, "quantiles": quantiles}
 
     @property
     def told(self) -> str:
