@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint docs benchmarks clean
+.PHONY: demo test lint docs benchmarks check-install clean
+
+EXTRAS ?= all
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -33,6 +35,9 @@ benchmarks: $(READY)
 	$(BIN)/python benchmarks/intervals.py
 	$(BIN)/python benchmarks/tuning.py speed
 	$(BIN)/python benchmarks/tuning.py null
+
+check-install:
+	$(PYTHON) .ci/check_install.py $(EXTRAS)
 
 clean:
 	rm -rf .venv

@@ -2,7 +2,11 @@
 
 import ast
 import re
+import statistics
+import subprocess
+import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ SOURCE = Path(tunelater.__file__).parent
 # Each layer may import from the layers above it, and within itself downwards in the order given.
 LAYERS = [
     ["problems", "interrupt"],
-    ["losses", "distributions", "engines"],
+    ["losses", "distributions", "engines", "backbones"],
     ["film", "metrics", "sam", "vision"],
     ["intervals"],
     ["needs"],
@@ -113,6 +117,35 @@ def test_docstring_examples_run() -> None:
                     loaded = importlib.import_module(f"tunelater.{module}")
             except ModuleNotFoundError as missing:
                 assert missing.name in OPTIONAL.get(module, ()), module  # noqa: PT017
+                assert "pip install 'tunelater[" in str(missing), module  # noqa: PT017
                 continue
             result = doctest.testmod(loaded)
             assert result.failed == 0, module
+
+
+def test_importing_the_package_takes_under_a_fifth_of_a_second() -> None:
+    """The processor's time beyond that of Python itself: waiting for other programs is not counted."""
+    resource = pytest.importorskip("resource")
+
+    def spent(code: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    beyond = [spent("import tunelater") - spent("pass") for _ in range(5)]
+    assert statistics.median(beyond) < 0.2
+    assert spent("import torch") - spent("pass") > 0.2, "the limit should tell an import of torch"
+
+
+def test_the_wheel_holds_every_module_and_its_types(tmp_path: Path) -> None:
+    wheels = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed: pip install hatchling")
+    root = Path(__file__).parents[1]
+    (wheel,) = wheels.WheelBuilder(str(root)).build(directory=str(tmp_path), versions=["standard"])
+    names = zipfile.ZipFile(wheel).namelist()
+    inside = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*") if path.suffix in {".py", ".typed"}}
+    assert "py.typed" in inside
+    assert {f"tunelater/{name}" for name in inside} == {
+        name for name in names if name.startswith("tunelater/") and Path(name).suffix in {".py", ".typed"}
+    }
+    assert {name.split("/")[0] for name in names} == {"tunelater", f"tunelater-{tunelater.__version__}.dist-info"}

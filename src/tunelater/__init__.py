@@ -42,22 +42,30 @@ _HOMES = {
 
 __all__ = sorted(_HOMES)
 
-if TYPE_CHECKING:
-    from tunelater.adaptation import adapt, watch
-    from tunelater.card import write_card
-    from tunelater.config import Config
-    from tunelater.distributions import LambdaSpace, Linear, PointMass
-    from tunelater.estimator import LCTClassifier
-    from tunelater.export import export_model
-    from tunelater.film import FiLM, LossConditional
-    from tunelater.losses import loss_family
-    from tunelater.points import OperatingPoint
-    from tunelater.problems import InputError
-    from tunelater.runs import Run
-    from tunelater.scoring import Scores, score
-    from tunelater.training import train
-    from tunelater.tuning import OperatingGrid
-    from tunelater.workflow import evaluate, fit, predict, tune
+if TYPE_CHECKING:  # `as`, or type checkers take the names for this module's own
+    from tunelater.adaptation import adapt as adapt
+    from tunelater.adaptation import watch as watch
+    from tunelater.card import write_card as write_card
+    from tunelater.config import Config as Config
+    from tunelater.distributions import LambdaSpace as LambdaSpace
+    from tunelater.distributions import Linear as Linear
+    from tunelater.distributions import PointMass as PointMass
+    from tunelater.estimator import LCTClassifier as LCTClassifier
+    from tunelater.export import export_model as export_model
+    from tunelater.film import FiLM as FiLM
+    from tunelater.film import LossConditional as LossConditional
+    from tunelater.losses import loss_family as loss_family
+    from tunelater.points import OperatingPoint as OperatingPoint
+    from tunelater.problems import InputError as InputError
+    from tunelater.runs import Run as Run
+    from tunelater.scoring import Scores as Scores
+    from tunelater.scoring import score as score
+    from tunelater.training import train as train
+    from tunelater.tuning import OperatingGrid as OperatingGrid
+    from tunelater.workflow import evaluate as evaluate
+    from tunelater.workflow import fit as fit
+    from tunelater.workflow import predict as predict
+    from tunelater.workflow import tune as tune
 
 
 def __getattr__(name: str) -> Any:

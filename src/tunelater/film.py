@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tunelater.backbones import Pool, PooledTrunk
 from tunelater.distributions import LambdaSpace
 from tunelater.losses import Hyperparameter, LossFamily
 from tunelater.problems import InputError, Problems
@@ -155,7 +156,7 @@ class StageFiLM(nn.ModuleList):
         super().__init__(FiLM(space, stage.channels, **options) for stage in stages)
         self.stages = tuple(stages)
 
-    def forward(self, trunk: nn.Module, x: Tensor, lam: Mapping[str, Hyperparameter]) -> Tensor:
+    def forward(self, trunk: nn.Module, x: Any, lam: Mapping[str, Hyperparameter]) -> Tensor:
         """The trunk's output for x where its stages are modulated, at one lambda or at one a sample.
 
         Raises:
@@ -255,7 +256,44 @@ class LossConditional(nn.Module):
         self.stages = stages
         self.place = place
 
-    def features(self, x: Tensor, lam: Mapping[str, Hyperparameter] | None = None) -> Tensor:
+    @classmethod
+    def wrap(
+        cls,
+        backbone: nn.Module,
+        space: LambdaSpace,
+        n_classes: int = 2,
+        *,
+        channels: int | None = None,
+        pool: Pool = "mean",
+        **film: Any,
+    ) -> LossConditional:
+        """Any backbone with FiLM on its pooled features and a new linear head.
+
+        FiLM starts as the identity on lambda scaled to [0, 1], so that a pretrained backbone starts from what it
+        learned. A space in which nothing varies gets no FiLM.
+
+        >>> from tunelater.distributions import Linear
+        >>> model = LossConditional.wrap(nn.Linear(5, 16), LambdaSpace(gamma=0.1, tau=Linear(0, 3, 0.33)))
+        >>> model(torch.randn(8, 5), {"gamma": 0.1, "tau": 1.0}).shape
+        torch.Size([8, 2])
+
+        Args:
+            backbone, channels, pool: of `PooledTrunk`: a timm model, an encoder of Hugging Face's, an own module.
+            space: the distribution that lambda is drawn from.
+            n_classes: K, two or more.
+            film: other options of `FiLM`, such as `start="paper"` or `hidden`.
+
+        Raises:
+            InputError: what `PooledTrunk` and `FiLM` refuse, or fewer than two classes.
+        """
+        if isinstance(n_classes, bool) or not isinstance(n_classes, int) or n_classes < 2:
+            raise InputError(f"a classifier has two classes or more, got n_classes={n_classes!r}")
+        trunk = PooledTrunk(backbone, channels, pool)
+        options = {"start": "identity", "rescale": True, **film}
+        modulation = FiLM(space, trunk.channels, **options) if space.free else None
+        return cls(trunk, modulation, nn.Linear(trunk.channels, n_classes))
+
+    def features(self, x: Any, lam: Mapping[str, Hyperparameter] | None = None) -> Tensor:
         """(N, C) pooled features. Without `stages` they do not depend on lambda, so a grid of lambdas needs them once.
 
         Raises:
@@ -298,7 +336,7 @@ class LossConditional(nn.Module):
             return torch.addcmul(mu[:, None], logits, sigma[:, None])
         return logits
 
-    def forward(self, x: Tensor, lam: Mapping[str, Hyperparameter]) -> Tensor:
+    def forward(self, x: Any, lam: Mapping[str, Hyperparameter]) -> Tensor:
         """(N, K) logits of inputs x at lambda; in training those of each member, (N, E, K), where there are several.
 
         Members that learned from the loss of their mean would lean on each other: each has its own (`mean_loss`).

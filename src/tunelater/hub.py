@@ -11,8 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
 from torch import Tensor, nn
+
+try:
+    from huggingface_hub import ModelCard, PyTorchModelHubMixin, snapshot_download
+except ModuleNotFoundError as missing:
+    told = f"the Hugging Face Hub needs {missing.name}: pip install 'tunelater[hub]'"
+    raise ModuleNotFoundError(told, name=missing.name) from None
 
 from tunelater.card import card_text
 from tunelater.losses import Hyperparameter

@@ -11,10 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mlflow.pyfunc
 import pandas as pd
-from mlflow.models import ModelSignature
-from mlflow.types import DataType, ParamSchema, ParamSpec
+
+try:
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import DataType, ParamSchema, ParamSpec
+except ModuleNotFoundError as missing:
+    told = f"MLflow models need {missing.name}: pip install 'tunelater[mlflow]'"
+    raise ModuleNotFoundError(told, name=missing.name) from None
 
 from tunelater import __version__
 from tunelater.data.table_form import TableForm

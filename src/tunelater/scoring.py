@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tunelater.data.splits import Split
+from tunelater.data.splits import Loadable, Split, is_split, labelled_batches
 from tunelater.distributions import Lambdas, at
 from tunelater.film import LossConditional
 from tunelater.losses import LossFamily, logit
@@ -106,7 +106,7 @@ class Scores:
 
 def score(
     model: LossConditional,
-    data: Split,
+    data: Split | Loadable,
     lambdas: Lambdas,
     family: LossFamily,
     *,
@@ -115,19 +115,22 @@ def score(
     memory_mb: int = 256,
     model_id: str = "",
 ) -> Scores:
-    """Score every sample of a split at every lambda, on the model's device.
+    """Score every sample at every lambda, on the model's device.
 
     A model with FiLM after every stage costs L passes through its trunk instead of one: nine for the 3 x 3 grid that
     early stopping looks at.
 
     Args:
+        data: a split; or a `DataLoader` or map-style `Dataset` of (inputs, targets), (inputs, targets, weights) or
+            mappings with `labels`, in their order.
         lambdas: (L,) arrays by name, as `LambdaSpace.grid` gives them.
         link: posterior log-odds by the family's link; False keeps the raw difference of logits z_+ - z_-, which is what
             a softmax would take for them.
         memory_mb: bound on the working memory besides the result, MiB.
 
     Raises:
-        InputError: hyperparameters that the loss needs and `lambdas` lacks, or arrays of different lengths.
+        InputError: hyperparameters that the loss needs and `lambdas` lacks, arrays of different lengths, or batches
+            that `labelled_batches` refuses.
     """
     check_lambdas(lambdas, family)
     lengths = {name: np.size(values) for name, values in lambdas.items()}
@@ -139,15 +142,21 @@ def score(
     try:
         with torch.inference_mode():
             heads = head_grid(model, lambdas, family, link=link)
-            log_odds = _fresh(heads.size, len(data))
-            fill = _in_one_pass if model.stages is None else _in_a_pass_for_each_lambda
-            fill(log_odds, model, data, lambdas, heads, memory_mb * 2**20)
+            if is_split(data):
+                log_odds = _fresh(heads.size, len(data))
+                fill = _in_one_pass if model.stages is None else _in_a_pass_for_each_lambda
+                fill(log_odds, model, data, lambdas, heads, memory_mb * 2**20)
+                target, weight = data.target, data.weight
+            else:
+                log_odds, target, weight = _batch_by_batch(
+                    model, cast(Loadable, data), lambdas, heads, memory_mb * 2**20
+                )
     finally:
         for module, mode in modes.items():
             module.training = mode
-    weight = None if data.weight is None else data.weight.cpu().double().numpy()
-    target = data.target.cpu().numpy().astype(np.int8)
-    return Scores(log_odds.numpy(), target, lambdas, family.prior, weight, split, model_id)
+    weights = None if weight is None else weight.cpu().double().numpy()
+    targets = target.cpu().numpy().astype(np.int8)
+    return Scores(log_odds.numpy(), targets, lambdas, family.prior, weights, split, model_id)
 
 
 def pooled_features(
@@ -229,7 +238,7 @@ class ClassScores:
 
 def score_classes(
     model: LossConditional,
-    data: Split,
+    data: Split | Loadable,
     lambdas: Lambdas,
     family: LossFamily,
     *,
@@ -239,29 +248,46 @@ def score_classes(
     """Log posteriors of every sample at every lambda, on the model's device: `score` for any number of classes.
 
     Raises:
-        InputError: hyperparameters that the loss needs and `lambdas` lacks, or log posteriors that are not finite.
+        InputError: hyperparameters that the loss needs and `lambdas` lacks, log posteriors that are not finite, or
+            batches that `labelled_batches` refuses.
     """
     check_lambdas(lambdas, family)
     size = max((np.size(values) for values in lambdas.values()), default=1)
     device, modes = model.head.weight.device, {module: module.training for module in model.modules()}
-    out = np.empty((size, len(data), len(family.class_counts)), np.float32)
     model.eval()
     try:
         with torch.inference_mode():
-            for rows in _pieces(slice(0, len(data)), _rows_of_a_pass(data, 2**27)):
-                x = data.inputs(rows).to(device)
-                shared = None if model.stages is not None else model.features(x)
-                for i in range(size):
-                    lam = at(lambdas, i)
-                    logits = model.logits(model.features(x, lam) if shared is None else shared, lam)
-                    out[i, rows] = family.log_posterior(logits, None, **lam).cpu().numpy()
+            if is_split(data):
+                out = np.empty((size, len(data), len(family.class_counts)), np.float32)
+                for rows in _pieces(slice(0, len(data)), _rows_of_a_pass(data, 2**27)):
+                    out[:, rows] = _log_posteriors(model, data.inputs(rows).to(device), lambdas, size, family)
+                target, weight = data.target, data.weight
+            else:
+                parts, targets, weights = [], [], []
+                for batch in labelled_batches(cast(Loadable, data), len(family.class_counts)):
+                    parts.append(_log_posteriors(model, batch.on(device), lambdas, size, family))
+                    targets.append(_as_many(batch.target, parts[-1].shape[1]))
+                    weights.append(batch.weight)
+                out, target, weight = np.concatenate(parts, axis=1), torch.cat(targets), _joined(weights)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    weight = None if data.weight is None else data.weight.cpu().double().numpy()
+    weights_of_all = None if weight is None else weight.cpu().double().numpy()
     counts = np.asarray(family.class_counts)
     prior = tuple((counts / counts.sum()).tolist())
-    return ClassScores(out, data.target.cpu().numpy(), lambdas, prior, weight, split, model_id)
+    return ClassScores(out, target.cpu().numpy(), lambdas, prior, weights_of_all, split, model_id)
+
+
+def _log_posteriors(
+    model: LossConditional, x: Any, lambdas: Lambdas, size: int, family: LossFamily
+) -> NDArray[np.float32]:
+    """(L, n, K) of n samples."""
+    shared = None if model.stages is not None else model.features(x)
+    lams = [at(lambdas, i) for i in range(size)]
+    logits = (model.logits(model.features(x, lam) if shared is None else shared, lam) for lam in lams)
+    return np.stack(
+        [family.log_posterior(z, None, **lam).cpu().numpy() for z, lam in zip(logits, lams, strict=True)]
+    ).astype(np.float32, copy=False)
 
 
 def _in_one_pass(
@@ -293,6 +319,49 @@ def _in_a_pass_for_each_lambda(
         x = data.inputs(rows).to(heads.bias.device)
         for i in range(heads.size):
             heads[i : i + 1].log_odds(model.features(x, at(lambdas, i)), out[i : i + 1, rows])
+
+
+def _batch_by_batch(
+    model: LossConditional, data: Loadable, lambdas: Lambdas, heads: HeadGrid, memory: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Log-odds (L, N), targets and weights of a loader's samples, read once."""
+    device = heads.bias.device
+    enough = max(1, memory // (2 * 4 * model.head.in_features))
+    scored: list[Tensor] = []
+    gathered: list[Tensor] = []  # features of many batches, multiplied at once: as in `_in_one_pass`
+    targets: list[Tensor] = []
+    weights: list[Tensor | None] = []
+    for batch in labelled_batches(data):
+        x = batch.on(device)
+        if model.stages is None:
+            gathered.append(model.features(x))
+            _as_many(batch.target, len(gathered[-1]))
+            if sum(map(len, gathered)) >= enough:
+                scored.append(heads.log_odds(torch.cat(gathered), memory=memory // 2))
+                gathered.clear()
+        else:
+            rows = [heads[i : i + 1].log_odds(model.features(x, at(lambdas, i))) for i in range(heads.size)]
+            scored.append(torch.cat(rows))
+            _as_many(batch.target, scored[-1].shape[1])
+        targets.append(batch.target)
+        weights.append(batch.weight)
+    if gathered:
+        scored.append(heads.log_odds(torch.cat(gathered), memory=memory // 2))
+    log_odds = scored[0] if len(scored) == 1 else torch.cat(scored, dim=1)
+    return log_odds, torch.cat(targets), _joined(weights)
+
+
+def _as_many(target: Tensor, n: int) -> Tensor:
+    if len(target) != n:
+        raise InputError(f"{len(target)} targets of a batch need as many inputs, got features of {n}")
+    return target
+
+
+def _joined(weights: list[Tensor | None]) -> Tensor | None:
+    given = [weight for weight in weights if weight is not None]
+    if given and len(given) < len(weights):
+        raise InputError(f"all batches have sample weights or none, got {len(given)} of {len(weights)} with them")
+    return torch.cat(given) if given else None
 
 
 def _rows_of_a_pass(data: Split, memory: int) -> int:

@@ -1,12 +1,14 @@
-"""What training and scoring need of data: inputs by index, targets, weights, in three splits."""
+"""What training and scoring need of data: inputs by index, targets and weights, in splits; or a loader's batches."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
 
 from tunelater.problems import InputError, Problems
 
@@ -122,3 +124,105 @@ def class_counts(split: Split, n_classes: int = 2) -> list[float]:
     weight = torch.ones(len(split), device=split.target.device) if split.weight is None else split.weight
     counts = torch.zeros(n_classes, dtype=torch.float64, device=weight.device)
     return counts.index_add_(0, split.target, weight.double()).tolist()
+
+
+Loadable = DataLoader[Any] | Dataset[Any]
+"""Samples as PyTorch's own loaders give them: see `labelled_batches`."""
+
+LABELS = ("labels", "label")
+"""The keys under which a batch that is a mapping may have its targets; Hugging Face's collators write the first."""
+
+
+def is_split(data: Split | Loadable) -> TypeGuard[Split]:
+    """Whether data give inputs by index, rather than batch by batch."""
+    return hasattr(data, "inputs") and hasattr(data, "target")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as a loader gave them."""
+
+    x: Any
+    """What the network takes: a tensor, or a mapping of keyword arguments."""
+    target: Tensor
+    """(n,) class indices, int64, on the host."""
+    weight: Tensor | None
+    """(n,) sample weights, float32, on the host."""
+
+    def on(self, device: torch.device) -> Any:
+        """The inputs on a device."""
+        return _moved(self.x, device)
+
+
+def labelled_batches(data: Loadable, n_classes: int = 2, size: int = 64) -> Iterator[Batch]:
+    """The batches of a `DataLoader`, or of a map-style `Dataset` (of Hugging Face's too), `size` samples each.
+
+    A batch is a pair (inputs, targets), a triple with sample weights, or a mapping with the targets under `labels` or
+    `label` and, if there are any, sample weights under `weight`; the rest of it goes to the network by keyword.
+
+    Raises:
+        InputError: a loader that shuffles, samples or drops rows, no samples, batches of another form, targets or
+            weights that do not fit.
+    """
+    loader = data if isinstance(data, DataLoader) else _loader(data, size)
+    problems = Problems()
+    drawn = isinstance(loader.sampler, RandomSampler | WeightedRandomSampler)
+    kind = type(loader.sampler).__name__
+    problems.check(
+        not drawn, f"samples to score come once each and in their order, got a loader with {kind}; use shuffle=False"
+    )
+    problems.check(not loader.drop_last, "all samples are to be scored, got a loader with drop_last=True; use False")
+    problems.raise_if_any()
+    return _checked(loader, n_classes)
+
+
+def _loader(data: Dataset[Any], size: int) -> DataLoader[Any]:
+    if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        told = f"got {type(data).__name__}"
+        raise InputError(
+            f"samples come as a Split, a DataLoader, or a Dataset with a length, {told}; pass a DataLoader"
+        )
+    if not len(data):
+        raise InputError("a dataset to score needs samples, got none")
+    return DataLoader(data, batch_size=size)
+
+
+def _checked(loader: DataLoader[Any], n_classes: int) -> Iterator[Batch]:
+    empty = True
+    for raw in loader:
+        batch = _batch(raw)
+        problems = Problems()
+        problems.add(*problems_of_labels(len(batch.target), batch.target, batch.weight))
+        largest = int(batch.target.max()) if batch.target.numel() else 0
+        problems.check(largest < n_classes, f"{n_classes} classes have targets 0 to {n_classes - 1}, got {largest}")
+        problems.raise_if_any()
+        empty = False
+        yield batch
+    if empty:
+        raise InputError("a loader to score needs samples, got none")
+
+
+def _batch(raw: Any) -> Batch:
+    if isinstance(raw, Mapping):
+        key = next((key for key in LABELS if key in raw), None)
+        if key is None:
+            raise InputError(f"a batch that is a mapping has its targets under 'labels' or 'label', got {sorted(raw)}")
+        x: Any = {name: value for name, value in raw.items() if name not in (key, "weight")}
+        target, weight = raw[key], raw.get("weight")
+    elif isinstance(raw, tuple | list) and len(raw) in (2, 3):
+        x, target, weight = raw[0], raw[1], raw[2] if len(raw) == 3 else None
+    else:
+        got = f"{len(raw)} of them" if isinstance(raw, tuple | list) else type(raw).__name__
+        raise InputError(
+            f"a batch is (inputs, targets), (inputs, targets, weights), or a mapping with labels; got {got}"
+        )
+    target = torch.as_tensor(target).cpu()
+    whole = not target.is_floating_point() and not target.is_complex()
+    weight = None if weight is None else torch.as_tensor(weight).cpu().float()
+    return Batch(x, target.long() if whole else target, weight)
+
+
+def _moved(x: Any, device: torch.device) -> Any:
+    if isinstance(x, Mapping):
+        return {name: _moved(value, device) for name, value in x.items()}
+    return x.to(device) if isinstance(x, Tensor) else x
