@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint docs benchmarks check-install clean
+.PHONY: demo test browser lint docs benchmarks check-install clean
 
 EXTRAS ?= all
 
@@ -17,8 +17,17 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/tunelater demo --force
 
-test: $(READY) lint docs
+test: $(READY) lint docs browser
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# The report's page is tested in Chromium, where there is one, or where it can be had without being asked for a password.
+browser:
+	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null || { \
+	  root=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); command -v apt-get >/dev/null && \
+	  echo "Installing Chromium for the browser tests" && \
+	  $$root apt-get -qq -o Acquire::http::Timeout=20 update >/dev/null 2>&1 && \
+	  DEBIAN_FRONTEND=noninteractive $$root apt-get -qq install -y --no-install-recommends chromium >/dev/null 2>&1; } || \
+	  echo "There is no Chromium, and none could be installed: the browser tests will be skipped"
 
 lint: $(READY)
 	$(BIN)/ruff check .

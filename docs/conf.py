@@ -22,6 +22,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
 import tunelater
+from tunelater import look
 from tunelater.cli import app as command_line
 
 DOCS = Path(__file__).parent
@@ -51,7 +52,7 @@ python_maximum_signature_line_length = 88
 html_theme = "pydata_sphinx_theme"
 html_title = "tunelater"
 html_static_path = ["_static"]
-html_css_files = ["site.css"]
+html_css_files = ["look.css", "site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_math_renderer = "mathml"
@@ -172,6 +173,7 @@ def generated() -> dict[str, str]:
         links = ", ".join(f"[`{name.removeprefix('tunelater.')}`]({name}.rst)" for name in names)
         rows.append(f"| {links} | {told} |")
     listed = "\n".join(["public", "command-line", *(f"{name.removeprefix('tunelater.')} <{name}>" for name in entries)])
+    pages["_static/look.css"] = look_of_site()
     pages["reference/index.md"] = REFERENCE.format(rows="\n".join(rows), listed=listed)
     return pages
 
@@ -240,6 +242,17 @@ def write_generated(app: Sphinx) -> None:
         path.parent.mkdir(exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+
+
+def look_of_site() -> str:
+    """CSS that gives the theme the colours and the typeface of all that tunelater draws."""
+    typeface = ", ".join(f'"{name}"' if " " in name else name for name in look.TYPEFACE)
+    names = {"primary": "accent", "link": "accent", "text-base": "ink", "text-muted": "muted", "background": "ground"}
+    rules = [f"html {{ --pst-font-family-base: {typeface}; --pst-font-family-heading: {typeface}; }}"]
+    for scheme, palette in (("light", look.LIGHT), ("dark", look.DARK)):
+        told = " ".join(f"--pst-color-{name}: {palette[of]};" for name, of in names.items())
+        rules.append(f'html[data-theme="{scheme}"] {{ {told} }}')
+    return "\n".join(rules) + "\n"
 
 
 # --- Docstrings are prose with `code`, not reStructuredText

@@ -31,6 +31,7 @@ from paper.methods import METHODS, Column, Method
 from paper.store import Result
 from paper.tables import REPORTED
 from tunelater.distributions import Linear
+from tunelater.look import FAINT, LIGHT, MUTED, SEQUENCE, TYPEFACE, VERMILION
 from tunelater.problems import InputError, Problems
 
 Floats = NDArray[np.float64]
@@ -39,6 +40,7 @@ FORMATS = ("png", "pdf", "svg")
 COLUMN, PAGE = 3.3, 6.75
 """Widths in inches: one column of two, and both."""
 HOUSE: Mapping[str, Any] = {
+    "font.family": TYPEFACE[:1],
     "font.size": 7,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7,
@@ -54,10 +56,8 @@ HOUSE: Mapping[str, Any] = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "tunelater",
 }
-STRONG, MUTED, FAINT = "#D55E00", "#444444", "#999999"
-"""Vermilion of the palette of Okabe and Ito, which the colour-blind tell from grey, and greys."""
-SEQUENCE = "viridis"
-"""Lightness rises with the value."""
+STRONG = VERMILION
+"""Which the colour-blind tell from grey."""
 SYMBOLS: Mapping[str, str] = {"gamma": "γ", "tau": "τ", "alpha": "α", "phi": "φ"}
 ON_TEST = "chosen on the test part, as in the paper"
 
@@ -618,7 +618,7 @@ def _held_out(sheet: _Sheet) -> Figure:
     axes.set_yticks(range(len(methods)), [_label(m) for m in methods])
     axes.tick_params(axis="y", length=0)
     axes.set(ylim=(len(methods) - 0.4, -0.6), xlabel="AUC")
-    axes.grid(axis="y", lw=0.4, color="#DDDDDD")
+    axes.grid(axis="y", lw=0.4, color=LIGHT["line"])
     axes.set_axisbelow(True)
     axes.spines["left"].set_visible(False)
     return figure

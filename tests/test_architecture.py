@@ -17,7 +17,7 @@ SOURCE = Path(tunelater.__file__).parent
 
 # Each layer may import from the layers above it, and within itself downwards in the order given.
 LAYERS = [
-    ["problems", "interrupt"],
+    ["problems", "interrupt", "look"],
     ["losses", "distributions", "engines", "backbones"],
     ["film", "metrics", "sam", "vision"],
     ["intervals"],
@@ -42,13 +42,14 @@ LAYERS = [
     ["renewal"],
     ["multiclass", "monitoring"],
     ["streaming"],
+    ["aggregates"],
     ["runs"],
     ["recognition"],
     ["counting"],
     ["trackers"],
     ["training"],
     ["workflow"],
-    ["adaptation", "estimator", "export", "card"],
+    ["adaptation", "estimator", "export", "card", "reporting"],
     ["hub", "pyfunc"],
     ["demo"],
     ["cli"],

@@ -37,11 +37,14 @@ def test_demo_prints_a_table_with_verdicts_and_leaves_everything(tmp_path: Path)
         assert (word == "does not win") != excludes_zero
         assert float(low) <= float(value) <= float(high)
     assert {p.name for p in out.iterdir()} == {
-        "run", "thyroid.csv", "curves.png", "result.txt", "point-1.json", "point-2.json", "point-3.json",
+        "run", "thyroid.csv", "curves.png", "report.html", "result.txt", "point-1.json", "point-2.json", "point-3.json",
     }  # fmt: skip
     run = Run.load(out / "run")
     assert OperatingPoint.load(out / "point-1.json").model == run.id
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert run.id in page
+    assert (out / "report.html").resolve().as_uri() in text
     again = CliRunner().invoke(app, ["demo", "--out", str(out)])
     assert again.exit_code == 2
     assert "--force" in again.stderr

@@ -19,6 +19,7 @@ _HOMES = {
     "tune": "workflow",
     "predict": "workflow",
     "evaluate": "workflow",
+    "report": "reporting",
     "adapt": "adaptation",
     "watch": "adaptation",
     "LCTClassifier": "estimator",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:  # `as`, or type checkers take the names for this module's own
     from tunelater.losses import loss_family as loss_family
     from tunelater.points import OperatingPoint as OperatingPoint
     from tunelater.problems import InputError as InputError
+    from tunelater.reporting import report as report
     from tunelater.runs import Run as Run
     from tunelater.scoring import Scores as Scores
     from tunelater.scoring import score as score

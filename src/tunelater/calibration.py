@@ -36,6 +36,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 from scipy.special import expit, gammaln, xlog1py, xlogy
 
+from tunelater import look
 from tunelater.distributions import keyed_rng
 from tunelater.intervals import PSEUDO, effective_size, problems_of_confidence
 from tunelater.losses import logit
@@ -963,8 +964,8 @@ def brier_decomposition(log_odds: ArrayLike, target: ArrayLike, weight: ArrayLik
 
 # ------------------------------------------------------------------------------------------- the diagram
 
-_LOOKS = (("#000000", "o"), ("#D55E00", "s"), ("#0072B2", "^"), ("#999999", "D"), ("#56B4E9", "v"))
-"""Colours of the palette of Okabe and Ito with markers, which also tell in greyscale."""
+_LOOKS = ((look.INK, "o"), (look.VERMILION, "s"), (look.BLUE, "^"), (look.FAINT, "D"), (look.SKY, "v"))
+"""Colours with markers, which also tell in greyscale."""
 _TICKS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 
 _DIGITS = 41
@@ -1001,7 +1002,7 @@ def draw_reliability(
     axes = figure.subplots()
     low, high = _limits(series.values()) if scale == "logit" else (0.0, 1.0)
     along = expit(np.linspace(logit(low), logit(high), 200)) if scale == "logit" else np.array([0.0, 1.0])
-    axes.plot(along, along, color="#999999", ls="--", lw=1, zorder=1)
+    axes.plot(along, along, color=look.FAINT, ls="--", lw=1, zorder=1)
     for (name, one), (colour, marker) in zip(series.items(), _LOOKS, strict=False):
         one.draw(axes, name, colour=colour, marker=marker)
     axes.set(xscale=scale, yscale=scale, xlim=(low, high), ylim=(low, high), title=title)

@@ -530,6 +530,67 @@ def evaluate(
 
 
 @app.command(
+    epilog="Example: tunelater report run cases.csv --out report.html",
+    short_help="Write a page on which people choose the operating point.",
+)
+def report(
+    run: RunArgument,
+    data: DataArgument,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.", show_default=False)],
+    at: Annotated[
+        Path | None, typer.Option("--at", help="An operating point that the page opens at.", show_default=False)
+    ] = None,
+    subgroups: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN", help="Tell figures within the values of a column; may be repeated.", show_default=False
+        ),
+    ] = None,
+    grid: Annotated[
+        int | None,
+        typer.Option(help="Values of each loss hyperparameter. [25 of one, 9 of two]", show_default=False),
+    ] = None,
+    smallest: Annotated[int, typer.Option(metavar="N", help="Cases between two thresholds at the least.")] = 5,
+    allow_test: Annotated[
+        bool, typer.Option("--allow-test", help="Show the run's test data (figures are then flattered).")
+    ] = False,
+    memory: Annotated[int, typer.Option("--memory", metavar="MIB", help="Scores held at a time take no more.")] = 1024,
+    force: Force = False,
+    paths: Paths = None,
+    images: ImageFolder = None,
+    on_bad: OnBad = "raise",
+    max_pixels: MaxPixels = None,
+    cache: Cache = None,
+) -> None:
+    """Write a page on which people choose where to operate: one HTML file for any browser, offline.
+
+    DATA are as for **tune**, or what **count** wrote. The file holds counts between thresholds, of --smallest cases or
+    more, and no cases, so that it can be passed on. Its readers move lambda and threshold, state needs, priors and
+    costs, and save the operating point that **predict** takes.
+    """
+    with _reported(memory="try fewer lambdas (--grid)"):
+        from tunelater.reporting import report as run_report
+
+        with _decoding(path=paths, folder=images, on_bad=on_bad, max_pixels=max_pixels, cache=cache) as source:
+            done = run_report(
+                run,
+                data,
+                out=out,
+                at=at,
+                subgroups=subgroups or [],
+                grid=grid,
+                smallest=smallest,
+                allow_test=allow_test,
+                memory_mb=memory,
+                force=force,
+                images=source,
+            )
+        told = f"{_counted(sum(done.rows), f'{done.split} {done.noun}')}, {done.rows[1]} positive"
+        typer.echo(f"{told}, at {_counted(done.lambdas, 'lambda')}, {done.size / 1e6:.1f} MB: {out}")
+        typer.echo(f"Open it in a browser: {out.resolve().as_uri()}")
+
+
+@app.command(
     epilog="Example: tunelater predict run new.csv --at point.json --out alerts.csv --keep patient_id",
     short_help="Score new rows and decide on them.",
 )

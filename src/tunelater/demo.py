@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tunelater import recipes
+from tunelater import look, recipes
 from tunelater.assessment import assess, compare
 from tunelater.data.splits import Split
 from tunelater.distributions import LambdaSpace
@@ -28,6 +28,7 @@ from tunelater.intervals import Estimate
 from tunelater.metrics import Ranking
 from tunelater.points import OperatingPoint
 from tunelater.problems import DoubtfulInputWarning, InputError
+from tunelater.reporting import report as write_page
 from tunelater.runs import Run, building, output_problems, publish
 from tunelater.scoring import Scores
 from tunelater.tuning import OperatingGrid
@@ -51,9 +52,8 @@ NEEDS: dict[str, tuple[dict[str, Any], float | None, str]] = {
     "Lowest cost, a miss costs 50 false alarms": ({"cost": {"fn": 50, "fp": 1}}, None, "cost"),
     f"Lowest Brier score where {SCREENING_PRIOR:.0%} are ill": ({"minimize": "brier"}, SCREENING_PRIOR, "brier"),
 }
-WRITTEN = frozenset(
-    {"run", "thyroid.csv", "curves.png", "result.txt", *(f"point-{i + 1}.json" for i in range(len(NEEDS)))}
-)
+POINT_FILES = tuple(f"point-{i + 1}.json" for i in range(len(NEEDS)))
+WRITTEN = frozenset({"run", "thyroid.csv", "curves.png", "report.html", "result.txt", *POINT_FILES})
 METHODS = ("VS + LCT, one model", "same network, fixed lambda", "logistic regression")
 
 
@@ -117,11 +117,13 @@ def _written(folder: Path, out: Path, seed: int, on_epoch: Callable[[int], None]
         for need, (what, prior, _) in NEEDS.items()
         for method in METHODS
     }
-    for i, need in enumerate(NEEDS):
-        points[need, METHODS[0]].save(folder / f"point-{i + 1}.json")
+    for name, need in zip(POINT_FILES, NEEDS, strict=True):
+        points[need, METHODS[0]].save(folder / name)
     report = _report(lct, scores, points, out)
     (folder / "result.txt").write_text(report + "\n", encoding="utf-8")
     _figure(scores, points, folder / "curves.png")
+    there = dataclasses.replace(lct, path=out / "run")
+    write_page(there, folder / "thyroid.csv", out=folder / "report.html", subgroups=["sex"], force=True)
     return report
 
 
@@ -210,6 +212,9 @@ def _report(
         f"Figure: {out / 'curves.png'}. Run folder: {out / 'run'}. Table: {out / 'thyroid.csv'}.",
         "Other needs, the same model:",
         f"  tunelater tune {out / 'run'} {out / 'thyroid.csv'} --maximize recall --subject-to 'fpr<=0.01'",
+        "",
+        "Or choose on a page, with needs in words and every lambda; open it in a browser, it needs no network:",
+        f"  {out / 'report.html'}  ({(out / 'report.html').resolve().as_uri()})",
     ]
     return "\n".join(lines)
 
@@ -231,12 +236,21 @@ def _verdict(name: str, other: str, d: Estimate) -> str:
 
 def _figure(scores: dict[str, dict[str, Scores]], points: dict[tuple[str, str], OperatingPoint], path: Path) -> None:
     """Precision-recall and ROC curves on the test rows, the family of lambdas faint, the chosen points marked."""
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    with rc_context({"font.family": look.TYPEFACE[:1]}):
+        figure = Figure(figsize=(10, 4.6), layout="constrained")
+        _draw(figure, scores, points)
+        buffer = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(buffer)
+    path.write_bytes(buffer.getvalue())
+
+
+def _draw(figure: Any, scores: dict[str, dict[str, Scores]], points: dict[tuple[str, str], OperatingPoint]) -> None:
     pr, roc = figure.subplots(1, 2)
-    colours = dict(zip(METHODS, ("#0072B2", "#D55E00", "#555555"), strict=True))
+    colours = dict(zip(METHODS, (look.BLUE, look.VERMILION, look.MUTED), strict=True))
     styles = dict(zip(METHODS, ("-", "--", ":"), strict=True))
     need = next(iter(NEEDS))
     family = scores[METHODS[0]]["test"]
@@ -267,6 +281,3 @@ def _figure(scores: dict[str, dict[str, Scores]], points: dict[tuple[str, str], 
     for axes in (pr, roc):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    path.write_bytes(buffer.getvalue())
