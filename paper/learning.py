@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_utilities.core import rank_zero
 from numpy.typing import NDArray
 
 from paper.data import Data
@@ -100,7 +101,7 @@ def _stop_if(stop: Stop | None, step: int) -> None:
 
 def _fabric(device: str, precision: Any) -> Fabric:
     kind, _, index = device.partition(":")
-    logger = logging.getLogger("lightning_fabric.utilities.rank_zero")
+    logger = rank_zero.log
     level = logger.level
     logger.setLevel(logging.WARNING)  # no notice of bfloat16 for every trial
     try:

@@ -443,7 +443,7 @@ def test_what_is_wrong_with_batches_is_told_before_the_first(world: World, strea
     with pytest.raises(InputError) as caught:
         watch(world.run, batches, at=world.point, state=tmp_path / "state.json", limits="recal>=0.5", alarm_rate=0.0)
     told = "\n".join(caught.value.problems)
-    for part in ("no column 'a'", "no such file", "got int", "no table in this folder", "recall", "alpha is"):
+    for part in ("no column 'a'", "no such file", "got int", "no table in this folder", "recall", "(alpha) lies in"):
         assert part in told, part
     assert not (tmp_path / "state.json").exists()
 
@@ -488,6 +488,6 @@ def test_what_is_wrong_with_a_watch_is_told_beside_a_point_of_another_model(worl
             prior=1.0, alarm_rate=0.0,
         )  # fmt: skip
     told = "\n".join(caught.value.problems)
-    for part in ("belongs to model 0000", "no bound can be 3", "a prior lies in (0, 1)", "alpha is"):
+    for part in ("belongs to model 0000", "no bound can be 3", "a prior lies in (0, 1)", "(alpha) lies in"):
         assert part in told, part
     assert not any(tmp_path.iterdir())

@@ -1129,12 +1129,14 @@ def _base(path: Path | None, asked: _Asked, are_images: bool, dataset: str | Non
     import dataclasses
 
     from tunelater import recipes
-    from tunelater.config import Config, ModelConfig
+    from tunelater.config import TABLE_TRUNKS, Config, ModelConfig
 
     if not are_images:
         base = Config.read(path) if path is not None else recipes.tables()
         if asked.backbone is None or asked.backbone == base.model.trunk:
             return base
+        if asked.backbone not in TABLE_TRUNKS:  # which is told where the table is read, if there is one
+            return dataclasses.replace(base, model=ModelConfig(asked.backbone))
         return dataclasses.replace(base, model=recipes.tables(asked.backbone).model)
     backbone = asked.backbone or "convnext_tiny"
     small = backbone == "resnet32"

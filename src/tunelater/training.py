@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
+from lightning_utilities.core import rank_zero
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -186,7 +187,7 @@ def train(
 
 
 def _one_device(config: Config) -> Fabric:
-    logger = logging.getLogger("lightning_fabric.utilities.rank_zero")
+    logger = rank_zero.log  # Fabric's, or that of lightning, which puts its own in this place when it is imported
     level = logger.level
     logger.setLevel(logging.WARNING)  # the notice that bfloat16 is on: the config asked for it
     try:
