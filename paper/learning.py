@@ -21,11 +21,14 @@ from numpy.typing import NDArray
 from paper.data import Data
 from paper.methods import Trial
 from tunelater.data.splits import Split, TensorSplit, class_counts
-from tunelater.losses import logit
+from tunelater.distributions import Lambdas, at
+from tunelater.film import LossConditional
+from tunelater.losses import LossFamily, logit
 from tunelater.metrics import THRESHOLD_METRICS, Curve, Ranking, evaluate, per_lambda
 from tunelater.models import build
 from tunelater.problems import InputError
-from tunelater.scoring import score
+from tunelater.scoring import Scores as SplitScores
+from tunelater.scoring import head_grid, pooled_features, score
 from tunelater.training import TrainingInterrupted, train
 
 RECALLS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -88,10 +91,25 @@ def _network(trial: Trial, data: Data, folder: Path | None, stop: Stop | None, d
     lambdas, logits, posterior = trial.lambdas(), {}, {}
     for name, split in _evaluated(data).items():
         _stop_if(stop, int(trained.history[-1]["step"]))  # the last checkpoint is that of the trained network
-        on_device = split.to(fabric.device)
-        logits[name] = score(model, on_device, lambdas, trained.family, link=False).log_odds
-        posterior[name] = score(model, on_device, lambdas, trained.family).at_prior(_prior(split)).log_odds
+        raw, linked = _with_and_without_link(model, split.to(fabric.device), lambdas, trained.family)
+        logits[name], posterior[name] = raw.log_odds, linked.at_prior(_prior(split)).log_odds
     return Candidates(lambdas, _targets(data), logits, posterior)
+
+
+def _with_and_without_link(
+    model: LossConditional, split: Split, lambdas: Lambdas, family: LossFamily
+) -> tuple[SplitScores, SplitScores]:
+    """The raw margins and the posterior log-odds, of one pass through the trunk where all lambdas share it."""
+    if model.stages is not None:
+        return score(model, split, lambdas, family, link=False), score(model, split, lambdas, family)
+    features = torch.from_numpy(pooled_features(model, split, at(lambdas, 0))).to(model.head.weight.device)
+    target = split.target.cpu().numpy().astype(np.int8)
+
+    def scores(link: bool) -> SplitScores:
+        log_odds = head_grid(model, lambdas, family, link=link).log_odds(features)
+        return SplitScores(log_odds.numpy(), target, lambdas, family.prior)
+
+    return scores(link=False), scores(link=True)
 
 
 def _stop_if(stop: Stop | None, step: int) -> None:
