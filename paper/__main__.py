@@ -216,10 +216,14 @@ def queue(
         for what, value, known in (("protocol", protocol, PROTOCOLS), ("precision", precision, PRECISIONS)):
             problems.check(value in known, f"there is no {what} {value!r}{did_you_mean(value, known)}")
         problems.raise_if_any()
-        reports = []
+        reports, told = [], set[str]()
         for planned in sweep.queue(data, Length(protocol=protocol, precision=precision)):  # type: ignore[arg-type]
             left = [(trial, identity) for trial, identity in planned if not store.done(identity)]
             typer.echo(f"{len(planned)} trainings, {len(planned) - len(left)} of them finished")
+            for name, why in planned.left_out.items():
+                if name not in told:
+                    typer.echo(f"left out, {name}: {why}")
+            told |= {*planned.left_out}
             if dry:
                 for trial, identity in left[:20]:
                     typer.echo(f"{identity} {trial}")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -264,10 +264,11 @@ def run(
     trial: Trial, data: Data, folder: Path | None, stop: Stop | None = None, device: str = "auto"
 ) -> tuple[dict[str, Any], Candidates]:
     """A trial from start to end: its record but for identity, machine and time, and all its scores."""
-    start = time.monotonic()
+    now, timed = clock(device)
+    start = now()
     _stop_if(stop, 0)  # the data may have taken long
     found = candidates(trial, data, folder, stop, device)
-    trained = time.monotonic()
+    trained = now()
     values = measure(found)
     return {
         "trial": trial.record(),
@@ -275,5 +276,13 @@ def run(
         "lambdas": {name: array.tolist() for name, array in found.lambdas.items()},
         "metrics": values,
         "kept": worth_keeping(values),
-        "seconds": {"training and scoring": trained - start, "measuring": time.monotonic() - trained},
+        "seconds": {"training and scoring": trained - start, "measuring": now() - trained},
+        "timed": timed,
     }, found
+
+
+def clock(device: str) -> tuple[Callable[[], float], Literal["processor", "wall"]]:
+    """A clock in seconds and its name: a processor's own time, whatever runs beside it; a GPU's has no such thing."""
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        return time.monotonic, "wall"
+    return time.process_time, "processor"

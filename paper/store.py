@@ -69,7 +69,15 @@ class Result:
 
     @cached_property
     def hours(self) -> float:
+        """Of training, scoring and measuring, earlier attempts included, in its `unit`."""
         return float(sum(self.record["seconds"].values())) / 3600
+
+    @property
+    def unit(self) -> str:
+        """CPU-hours; GPU-hours by the clock; hours by the clock of results of before processors were asked."""
+        if self.record["machine"]["gpu"]:
+            return "GPU-hours by the clock"
+        return "CPU-hours" if self.record.get("timed") == "processor" else "hours by the clock"
 
     def values(self, split: str, kind: str, metric: str) -> NDArray[np.float64]:
         """(L,) a metric of every candidate; NaN where there is none.

@@ -52,10 +52,12 @@ class Plan:
     Args:
         trials: in the order in which they are worth having.
         identities: of each.
+        left_out: why, of each dataset whose data is not there.
     """
 
     trials: tuple[Trial, ...]
     identities: tuple[str, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.trials)
@@ -112,14 +114,16 @@ def attend(trial: Trial, identity: str, store: Store, folder: Path, sweep: str, 
             return "done"
         if store.failed(identity):
             return "failed"
-        start = time.monotonic()
+        device = _device(identity)
+        now, _ = learning.clock(device)
+        start = now()
         try:
             store.begin(identity, sweep)
-            record, found = _trained(trial, folder, store.work(identity), over, _device(identity))
+            record, found = _trained(trial, folder, store.work(identity), over, device)
             record["seconds"]["earlier attempts"] = store.spent(identity)
             store.put(identity, record, found)
         except TrainingInterrupted:
-            store.stopped(identity, time.monotonic() - start)
+            store.stopped(identity, now() - start)
             return "stopped"
         except Exception as error:  # of any kind: the other trials go on
             store.check_writable()
@@ -553,26 +557,31 @@ def queue(folder: Path, length: Length) -> Iterator[Plan]:
     pairs = [(first, METHODS[name]) for name in (*FIRST, *FIRST_WITH_SAM)]
     rest = [(c, m) for c in COLUMNS.values() for m in (*PAPER, *ABLATION, *APPENDIX_F, *PEERS) if (c, m) not in pairs]
     ranked = sorted(rest, key=lambda pair: (pair[1] not in PAPER, cost(trials([pair[0]], [pair[1]], settings=1)[0])))
-    plans = (some for wanted in (pairs, ranked) if len(some := _there(wanted, folder, length)))
-    found = next(plans, None)
-    if found is None:
-        raise InputError(f"{folder} has none of the paper's datasets: name the folder that has (--data)")
-    yield found
-    yield from plans
+    plans = [_there(pairs, folder, length)]
+    if len(plans[0]):
+        yield plans[0]
+    plans.append(_there(ranked, folder, length))
+    if not any(map(len, plans)):
+        reasons = {name: why for found in plans for name, why in found.left_out.items()}
+        raise InputError(
+            [f"{folder} has none of the paper's datasets: name the folder that has (--data)"]
+            + [f"{name} {why}" for name, why in reasons.items()]
+        )
+    yield plans[1]
 
 
 def _there(pairs: Iterable[tuple[Column, Method]], folder: Path, length: Length) -> Plan:
     """Trials of those pairs whose data is there."""
     found: list[tuple[Trial, str]] = []
-    absent: set[str] = set()
+    absent: dict[str, str] = {}
     for column, method in pairs:
         if column.dataset in absent:
             continue
         try:
             found += plan(trials([column], [method], length=length), folder)
-        except InputError:
-            absent.add(column.dataset)
-    return Plan(tuple(t for t, _ in found), tuple(i for _, i in found))
+        except InputError as error:
+            absent[column.dataset] = "; ".join(error.problems)
+    return Plan(tuple(t for t, _ in found), tuple(i for _, i in found), absent)
 
 
 # -------------------------------------------------------------------------------------------------------------- telling
@@ -580,7 +589,10 @@ def _there(pairs: Iterable[tuple[Column, Method]], folder: Path, length: Length)
 
 def cost(trial: Trial) -> float:
     """What a trial takes beside others of the same length: its steps, and how large its network and images are."""
-    weight = {"melanoma": 400.0, "aptos": 60.0, "dogs-vs-cats": 100.0, "cifar10-animal-vehicle": 6.0}
+    weight = {
+        **{"melanoma": 400.0, "aptos": 60.0, "dogs-vs-cats": 100.0},
+        **{"cifar10-animal-vehicle": 6.0, "cifar100-household": 0.5},
+    }
     return weight.get(trial.dataset, 0.1 if trial.is_table else 1.0) * (2 if trial.kind.sam else 1)
 
 

@@ -218,7 +218,7 @@ def _entries(
         cell = cells[method.name]
         unknown = (math.nan, math.nan)  # their Brier scores are of the softmax
         theirs, their_std = (
-            reported().get((metric, column.name, method.label), unknown) if kind == "logits" else unknown
+            unknown if kind == "posterior" else reported().get((metric, column.name, method.label), unknown)
         )
         if cell is None:
             entries.append(NOTHING if math.isnan(theirs) else Entry(f"{MISSING} / {theirs:.3f}"))
@@ -270,8 +270,12 @@ def _notes(study: Study, methods: Sequence[Method], columns: Sequence[Column]) -
     ]
     if there < wanted:
         notes.append(f"{there} of {wanted} cells have results.")
-    hours, machines = sum(r.hours for r in used), " and ".join(sorted({_machine(r) for r in used}))
-    return [*notes, f"{hours:.2f} hours of training and scoring on {machines or 'no machine'}."]
+    spent: dict[str, float] = {}
+    for result in used:
+        spent[result.unit] = spent.get(result.unit, 0.0) + result.hours
+    told = " and ".join(f"{hours:.2f} {unit}" for unit, hours in sorted(spent.items())) or "0 hours"
+    machines = " and ".join(sorted({_machine(r) for r in used}))
+    return [*notes, f"{told} of training and scoring on {machines or 'no machine'}."]
 
 
 def _machine(result: Result) -> str:
@@ -280,14 +284,17 @@ def _machine(result: Result) -> str:
 
 
 def paper_tables(study: Study) -> list[Table]:
-    """Tables 3, 4, 13 to 19, under each protocol that the study allows. Of the paper's datasets also those that have no
-    result yet, beside the paper's numbers."""
+    """Tables 3, 4, 13 to 19, under each protocol that the study allows, and Table 3 once more as it is where samples
+    are ranked by their float32 softmax. Of the paper's datasets also those that have no result yet, beside the paper's
+    numbers."""
     columns = _present(study, columns_of(study))
     found = []
     for protocol in _protocols(study):
         told = protocol.replace(" ", "-")
         for number, (metric, title) in METRIC_TABLES.items():
             found.append(metric_table(study, f"table-{number}-{told}", metric, title, protocol))
+        ranked = METRIC_TABLES["3"]
+        found.append(metric_table(study, f"table-3-softmax-{told}", *ranked, protocol, kind="softmax"))
         for number, medical in (("18", False), ("19", True)):
             some = [c for c in COLUMNS.values() if c.name.startswith(("melanoma", "aptos")) == medical]
             table = metric_table(
@@ -490,13 +497,17 @@ def _hours_table(study: Study, methods: Sequence[Method], columns: Sequence[Colu
         hours = sum(result.hours for result in results)
         return Entry(f"{hours:.3f} ({len(results)})", hours, {"trainings": len(results)})
 
-    machines = sorted({_machine(result) for results in study.results.values() for result in results})
+    used = [result for results in study.results.values() for result in results]
+    units, machines = sorted({result.unit for result in used}), sorted({_machine(result) for result in used})
     return Table(
         "hours",
         f"Hours of training and scoring, and in brackets trainings; {study.length}",
         [c.label for c in columns],
         _each(study, methods, columns, entry),
-        [f"By the clock, other programs' share of it included; on {' and '.join(machines)}."],
+        [
+            f"{' and '.join(units)}, on {' and '.join(machines)}. By the clock, what ran beside a training is in it "
+            "too: other programs, and other trainings on its GPU."
+        ],
     )
 
 

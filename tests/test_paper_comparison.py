@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import expit
 from sklearn import metrics as reference
 
 from paper import comparison, tables
@@ -30,6 +31,8 @@ def made_up(
     seeds: Sequence[int] = (0, 1, 2),
     settings: int = 4,
     gain: float = 1.0,
+    scale: float = 1.0,
+    timed: str | None = None,
     dataset: str = "synthetic",
     beta: float | None = None,
     n: int = 300,
@@ -44,7 +47,10 @@ def made_up(
             trial = Trial(dataset, beta, method, tuple(setting.items()), seed, length)
             lambdas = trial.lambdas()
             n_lambdas = len(next(iter(lambdas.values()), [0]))
-            logits = {s: (rng.normal(size=(n_lambdas, n)) + gain * y - 1).astype(np.float32) for s, y in target.items()}
+            logits = {
+                s: (scale * (rng.normal(size=(n_lambdas, n)) + gain * y - 1)).astype(np.float32)
+                for s, y in target.items()
+            }
             found = Candidates(lambdas, target, logits, {s: z * 0.5 for s, z in logits.items()})
             values = measure(found)
             record = {
@@ -54,7 +60,7 @@ def made_up(
                 "metrics": values,
                 "kept": worth_keeping(values),
                 "seconds": {"all": 36.0},
-            }
+            } | ({} if timed is None else {"timed": timed})
             store.put(trial.identity("f"), record, found)
 
 
@@ -411,8 +417,36 @@ def test_every_form_of_a_table_has_every_number(tmp_path: Path) -> None:
         assert any(math.isfinite(float(row["value"])) for row in values if row["value"])
         assert tex.count(r"\\") == len(rows) + 1
     assert {path.stem for path in tables.write(study, tmp_path / "one", "table-3")} == {
-        f"table-3-{p}" for p in ("paper", "held-out", "matched-trainings", "matched-candidates")
+        f"table-3-{kind}{p}"
+        for p in ("paper", "held-out", "matched-trainings", "matched-candidates")
+        for kind in ("", "softmax-")
     }
+
+
+def test_table_3_is_there_once_more_for_scores_that_a_softmax_has_made_equal(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, "vs", seeds=(0,), settings=1, gain=3.0, scale=60.0)
+    (result,) = store.results()
+    (study,) = comparison.studies([result])
+    by_name = {table.name: table for table in tables.paper_tables(study)}
+    told = {}
+    for kind in ("", "softmax-"):
+        table = by_name[f"table-3-{kind}held-out"]
+        told[kind] = dict(table.rows)["VS"][table.columns.index("synthetic")].value
+    logits, target = result.scores("test", 0)
+    saturated = expit(logits.astype(np.float32))
+    assert told[""] == pytest.approx(reference.roc_auc_score(target, logits), abs=1e-4)
+    assert told["softmax-"] == pytest.approx(reference.roc_auc_score(target, saturated), abs=1e-4)
+    assert told["softmax-"] < told[""] - 0.001
+
+
+def test_hours_say_whose_they_are(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made_up(store, "vs", settings=1, timed="processor")
+    made_up(store, "vs+lct", settings=1, timed="wall")
+    (study,) = comparison.studies(store.results())
+    (table,) = (table for table in tables.paper_tables(study) if table.name == "table-3-held-out")
+    assert "0.03 CPU-hours and 0.03 hours by the clock of training and scoring on" in table.markdown()
 
 
 def test_special_characters_are_latexs() -> None:

@@ -351,6 +351,8 @@ def test_the_queue_is_in_the_order_of_worth_and_loads_large_data_last(monkeypatc
     costs = [sweep.cost(trial) for trial, ours in zip(second.trials, paper, strict=True) if ours]
     assert costs == sorted(costs)
     assert "aptos" not in {trial.dataset for trial in second.trials}
+    assert not first.left_out
+    assert second.left_out == {"aptos": "there is none"}
     everything = [(t.dataset, t.beta, t.method, t.setting, t.seed) for p in (first, second) for t in p.trials]
     assert len(set(everything)) == len(everything)
     beside_aptos = [c for c in COLUMNS.values() if c.dataset != "aptos"]
