@@ -53,7 +53,7 @@ QUICK: dict[str, Any] = {"epochs": 3, "width": 16, "depth": 1, "random_state": 0
 
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
-    [LCTClassifier(epochs=6, width=16, depth=1, dropout=0.0, learning_rate=0.1)],
+    [LCTClassifier(epochs=12, width=16, depth=1, dropout=0.0, learning_rate=0.05)],
     expected_failed_checks=lambda _: EXPECTED,
 )
 def test_scikit_learns_checks(estimator: LCTClassifier, check: Any) -> None:
@@ -143,6 +143,10 @@ def test_everything_wrong_is_told_at_once_and_nothing_is_left_fitted() -> None:
         LCTClassifier(epochs=0).fit(X, np.where(y, np.nan, 1.0))
     with pytest.raises(InputError, match="column that varies"):
         LCTClassifier().fit(np.ones((60, 2)), y)
+    with pytest.raises(InputError, match=r"got 'tabn'; did you mean 'tabm'(.|\n)*trunk_options is a dict(.|\n)*NaN"):
+        LCTClassifier(trunk="tabn", trunk_options=3).fit(X, np.where(y, np.nan, 1.0))
+    with pytest.raises(InputError, match="has no option 'member'; did you mean 'members'"):
+        LCTClassifier(trunk_options={"member": 3}).fit(X, y)
 
 
 def test_a_fit_that_fails_leaves_the_former_one_whole() -> None:
@@ -178,18 +182,30 @@ def inputs(model: LCTClassifier, X: np.ndarray) -> tuple[torch.Tensor, torch.Ten
 # --------------------------------------------------------------------------------------------------------------- inputs
 
 
+def test_what_was_trained_on_an_array_takes_a_frame_of_any_numbers() -> None:
+    X, y = binary(120)
+    X = X.round()
+    model = LCTClassifier(**QUICK).fit(X, y)
+    for kind in (np.int64, np.float32):
+        with pytest.warns(UserWarning, match="X has feature names, but LCTClassifier was fitted without"):
+            again = model.predict_proba(pd.DataFrame(X.astype(kind), columns=[*"abcdef"]))
+        np.testing.assert_array_equal(again, model.predict_proba(X))
+
+
 @pytest.mark.parametrize(
     "labels",
     [["b", "a"], [True, False], [2.0, -1.0], [10, 3], np.array(["x", "yy"], object), pd.Categorical(["n", "p"])],
     ids=str,
 )
-def test_labels_of_any_type_come_back(labels: Any) -> None:
+def test_labels_of_any_type_come_back_as_those_that_integers_would_be(labels: Any) -> None:
     X, y = binary(120)
     values = pd.Series(labels)[y]
     model = LCTClassifier(**QUICK).fit(X, values if isinstance(labels, pd.Categorical) else values.to_numpy())
-    assert model.classes_.tolist() == sorted(pd.Series(labels).tolist())
-    assert set(model.predict(X).tolist()) <= set(pd.Series(labels).tolist())
-    assert model.score(X, values.to_numpy()) >= 0.5
+    first, second = sorted(pd.Series(labels).tolist())
+    assert model.classes_.tolist() == [first, second]
+    as_integers = LCTClassifier(**QUICK).fit(X, (values == second).to_numpy().astype(int))
+    np.testing.assert_array_equal(model.predict_proba(X), as_integers.predict_proba(X))
+    assert model.predict(X).tolist() == [[first, second][i] for i in as_integers.predict(X)]
 
 
 def test_data_frames_of_pandas_and_polars_give_one_model() -> None:
@@ -323,12 +339,18 @@ def test_a_class_with_a_single_row_is_trained_on() -> None:
     assert model.predict_proba(X).shape == (60, 3)
 
 
-@pytest.mark.parametrize("loss", ["vs", "focal", "weighted_cross_entropy", "cross_entropy"])
+@pytest.mark.parametrize(
+    ("loss", "more"),
+    [
+        *((loss, {}) for loss in ("vs", "focal", "weighted_cross_entropy", "cross_entropy", "ldam")),
+        ("ldam", {"trunk": "mlp", "head": "cosine"}),
+    ],
+)
 @pytest.mark.parametrize("k", [2, 3])
-def test_every_loss_learns_two_classes_and_three(loss: str, k: int) -> None:
+def test_every_loss_learns_two_classes_and_three(loss: str, more: dict[str, str], k: int) -> None:
     X, y = iris()
     some = np.isin(y, ["setosa", "versicolor", "virginica"][:k])
-    model = LCTClassifier(loss, **QUICK | {"epochs": 40, "learning_rate": 0.03}).fit(X[some], y[some])
+    model = LCTClassifier(loss, **QUICK | {"epochs": 40, "learning_rate": 0.03} | more).fit(X[some], y[some])
     assert balanced_accuracy_score(y[some], model.predict(X[some])) > 0.75
     assert len(model.run_.family.class_counts) == k
 
@@ -372,11 +394,21 @@ def test_probabilities_of_several_classes_move_with_their_shares(three: LCTClass
         three.predict_proba(X, prior=0.5)
 
 
+def test_probabilities_at_another_lambda_keep_the_points_prior(held: Any) -> None:
+    X, y = binary()
+    model = LCTClassifier(**QUICK | {"epochs": 8}).fit(X[:400], y[:400])
+    lam = {"gamma": 0.1, "tau": 0.5}
+    before = model.predict_proba(X, lam=lam, prior=0.02)
+    model.tune(*held, maximize="f1", prior=0.02, calibrate="platt")
+    np.testing.assert_array_equal(model.predict_proba(X, lam=lam), before)
+
+
 def test_lambda_must_be_one_of_the_loss(two: LCTClassifier, held: Any) -> None:
     with pytest.raises(InputError, match="lack tau"):
         two.predict_proba(held[0], lam={"gamma": 0.1})
-    with pytest.raises(InputError, match="by name"):
-        two.decision_function(held[0], lam=[0.1, 1])
+    for wrong in ([0.1, 1], {"gamma": "a", "tau": 1}, {"gamma": None, "tau": 1}):
+        with pytest.raises(InputError, match="by name"):
+            two.decision_function(held[0], lam=wrong)
 
 
 def test_the_positive_class_may_be_the_first(held: Any) -> None:
@@ -397,6 +429,35 @@ def test_the_positive_class_may_be_the_first(held: Any) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------- tuning
+
+
+def test_a_positive_class_that_is_frequent_is_told_when_one_chooses(held: Any) -> None:
+    X, y = binary()
+    words = np.array(["negative", "hypothyroid"])[y]  # sorted, the rare one comes first
+    model = LCTClassifier(**QUICK).fit(X[:400], words[:400])
+    with pytest.warns(DoubtfulInputWarning, match="say so: pos_label='hypothyroid'"):
+        model.tune(X[400:], words[400:], maximize="f1")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the positive class")
+        model.set_params(pos_label="negative").tune(X[400:], words[400:], maximize="f1")
+
+
+def test_needs_of_the_wrong_form_are_refused(two: LCTClassifier, three: LCTClassifier, held: Any, rest: Any) -> None:
+    with pytest.raises(InputError, match="constraints are a list"):
+        two.tune(*held, maximize="f1", subject_to=None)
+    with pytest.raises(InputError, match="constraints are a list"):
+        three.tune(*rest, maximize="macro_f1", subject_to=None)
+    for cost in (np.ones((3, 3)), [1, 2], "dear"):
+        with pytest.raises(InputError, match="or a 2 x 2 matrix"):
+            two.tune(*held, cost=cost)
+    with pytest.raises(InputError, match="a prior lies in"):
+        two.tune(*held, maximize="f1", prior=np.array([0.1, 0.9, 0.2]))
+
+
+def test_a_point_of_several_classes_is_text(tmp_path: Path) -> None:
+    (tmp_path / "point.json").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(InputError, match="it is not text"):
+        ClassPoint.load(tmp_path / "point.json")
 
 
 def test_a_point_does_what_it_says(two: LCTClassifier, held: Any) -> None:
@@ -544,10 +605,13 @@ def test_pipelines_grids_and_column_transformers() -> None:
 
 def test_calibration_and_thresholds_of_scikit_learns() -> None:
     X, y = binary(240)
-    calibrated = CalibratedClassifierCV(LCTClassifier(**QUICK), cv=2).fit(X, y)
-    assert calibrated.predict_proba(X).shape == (240, 2)
+    calibrated = CalibratedClassifierCV(LCTClassifier(**QUICK), cv=2, ensemble=False).fit(X, y)
+    (fitted,) = calibrated.calibrated_classifiers_
+    scores = fitted.estimator.decision_function(X)
+    np.testing.assert_allclose(calibrated.predict_proba(X)[:, 1], fitted.calibrators[0].predict(scores))
     tuned = TunedThresholdClassifierCV(LCTClassifier(**QUICK), scoring="balanced_accuracy", cv=2).fit(X, y)
-    assert set(tuned.predict(X)) <= {0, 1}
+    told = tuned.estimator_.predict_proba(X)[:, 1] >= tuned.best_threshold_
+    np.testing.assert_array_equal(tuned.predict(X), told.astype(int))
 
 
 def test_cross_validation_hands_weights_on() -> None:

@@ -89,9 +89,13 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         loss: `vs`, `focal`, `weighted_cross_entropy`, `cross_entropy` or `ldam`; of K classes too (VS is Eq. 3).
         lambdas: a `LambdaSpace`, or a dict of distributions (`Linear`, numbers, or text such as `"linear(0, 3, 0.33)"`)
             by hyperparameter; None takes the loss's default.
-        trunk: the network: `mlp`, or `tabm`, an ensemble with embeddings of numeric columns (where `numeric` is
-            `quantile`), which takes four times as long (see docs/tables.md).
+        trunk: the network: `tabm`, an ensemble with embeddings of numeric columns (where `numeric` is `quantile`), or
+            `mlp`, one perceptron, which takes a quarter of the time and is the better choice for hundreds of columns
+            (see docs/tables.md).
         width, depth, dropout: of the trunk; None takes its default.
+        trunk_options: what else there is to set of it (`config.TabMOptions`, `config.MLPOptions`), such as
+            `{"members": 16, "embedding": "periodic"}`.
+        head: `linear`, or `cosine`, which `ldam` is made for (with trunk `mlp`).
         film: where lambda enters: on the pooled `features`, after the trunk's `stages`, on the `logits`, or None.
         numeric: how numbers are scaled, `quantile` or `standard`.
         epochs, batch_size, learning_rate, weight_decay: None takes `Config`'s default.
@@ -124,15 +128,21 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         InputError: everything wrong with parameters and data.
     """
 
+    _array: bool
+    """Whether it was fitted on an array."""
+    _columns: list[str]
+
     def __init__(
         self,
         loss: str = "vs",
         lambdas: LambdaSpace | Mapping[str, Any] | None = None,
         *,
-        trunk: str = "mlp",
+        trunk: str = "tabm",
         width: int | None = None,
         depth: int | None = None,
         dropout: float | None = None,
+        trunk_options: Mapping[str, Any] | None = None,
+        head: str = "linear",
         film: str | None = "features",
         numeric: str = "quantile",
         epochs: int | None = None,
@@ -154,6 +164,8 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         self.width = width
         self.depth = depth
         self.dropout = dropout
+        self.trunk_options = trunk_options
+        self.head = head
         self.film = film
         self.numeric = numeric
         self.epochs = epochs
@@ -223,20 +235,28 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         sound = isinstance(self.early_stopping, bool | np.bool_)
         problems.check(sound, f"early_stopping is True or False, got {self.early_stopping!r}")
         problems.check(self.device in DEVICES, f"device is one of {', '.join(DEVICES)}, got {self.device!r}")
-        gone = self.device == "cuda" and not torch.cuda.is_available()
-        problems.check(not gone, "device 'cuda' needs a GPU that PyTorch can use, and there is none; use 'auto'")
+        gone = (self.device == "cuda" and not torch.cuda.is_available()) or (
+            self.device == "mps" and not torch.backends.mps.is_available()
+        )
+        problems.check(not gone, f"PyTorch can use no device {self.device!r} here; use 'auto'")
         numerics = ("quantile", "standard")
         problems.check(self.numeric in numerics, f"numeric is one of {', '.join(numerics)}, got {self.numeric!r}")
-        of_trunk: dict[str, Any] = {}
-        if self.trunk in TABLE_TRUNKS and self.numeric == "quantile":
-            of_trunk |= recipes.tables(self.trunk).model.options
+        known = self.trunk in TABLE_TRUNKS
+        hint = did_you_mean(str(self.trunk), TABLE_TRUNKS)
+        problems.check(known, f"trunk is {' or '.join(TABLE_TRUNKS)}, got {self.trunk!r}{hint}")
+        trunk = self.trunk if known else "mlp"
+        more = self.trunk_options
+        sound = more is None or isinstance(more, Mapping)
+        problems.check(sound, f"trunk_options is a dict of values by name, or None, got {more!r}")
+        of_trunk: dict[str, Any] = dict(recipes.tables(trunk).model.options) if self.numeric == "quantile" else {}
+        of_trunk |= more if more is not None and sound and known else {}
         of_trunk |= _given({"width": self.width, "depth": self.depth, "dropout": self.dropout})
         optimizer = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
         rest = {"lambdas": space, "epochs": self.epochs, "batch_size": self.batch_size, "seed": self._seed(problems)}
         with problems_of(problems):
             config = Config(
                 loss=self.loss,
-                model=ModelConfig(self.trunk, of_trunk),
+                model=ModelConfig(trunk, of_trunk, self.head),  # type: ignore[arg-type]
                 film=None if self.film is None else FiLMConfig(placement=self.film),  # type: ignore[arg-type]
                 optimizer=OptimizerConfig(**_given(optimizer)),
                 early_stopping=EarlyStoppingConfig(**_given({"patience": self.patience})),
@@ -360,22 +380,23 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         Args:
             lam: another lambda than that of the point (or the default one).
             prior: of the positive class, or of each of K, where the cases come from; by default the point's, or the
-                parameter `prior`, or that of the training data. The probabilities of a calibrated point are calibrated.
+                parameter `prior`, or that of the training data. The probabilities of a calibrated point are calibrated,
+                at its own lambda.
         """
         check_is_fitted(self)
         problems = Problems()
         shares = self._shares(prior, problems)
         problems.raise_if_any()
-        point = self.point_ if lam is None else None
-        if isinstance(point, OperatingPoint):
+        point = self.point_
+        if isinstance(point, OperatingPoint) and lam is None:
             log_odds = point.calibrated_log_odds(self._log_odds(X, point.lam), self.run_.family.prior)
             if shares is not None:
                 log_odds = log_odds + (logit(shares[1]) - logit(point.prior))
             p = np.stack([expit(-log_odds), expit(log_odds)], axis=1)
             return p[:, self._order]
         if shares is None:
-            shares = [*point.prior.values()] if point is not None else self._shares(self.prior)
-        where = self._lambda(lam) if point is None else point.lam
+            shares = self._shares(self.prior) if point is None else _shares_of(point)
+        where = self._lambda(lam) if point is None or lam is not None else point.lam
         return np.exp(self._log_posterior(X, where, shares))[:, self._order]
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -454,11 +475,20 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         samples, named = self._labelled(X_val, y_val, sample_weight, apart, columns, problems)
         default = space.median
         if k > 2:
-            scores = score_classes(self.run_.model, samples, lambdas, self.run_.family, model_id=self.run_.id)
+            with self.run_.on_device(self.device) as model:
+                scores = score_classes(model, samples, lambdas, self.run_.family, model_id=self.run_.id)
             outside = np.array([not space.contains({n: v[i] for n, v in lambdas.items()}) for i in range(len(scores))])
             scores = dataclasses.replace(scores, split="given", extrapolated=outside)
             self.point_ = select_classes(scores, self._names, **need, prior=prior, default=default, simplest=simplest)
             return self.point_
+        if self.pos_label is None and 2 * self.run_.data["positives"] > self.run_.data["rows"]:
+            rare, frequent = map(repr, self.classes_.tolist())
+            warnings.warn(
+                f"the positive class, {frequent}, is the more frequent one; if the rare event is {rare}, say so: "
+                f"pos_label={rare}",
+                DoubtfulInputWarning,
+                stacklevel=2,
+            )
         wanted = Need.of(**need, prior=prior)
         weight = None if samples.weight is None else samples.weight.numpy()
         wrong = wanted.problems_with(named, samples.target.numpy(), weight, "choosing")
@@ -466,7 +496,9 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         if wrong:
             raise InputError(wrong)
         self.point_ = select_from(
-            lambda part: dataclasses.replace(self.run_.score(samples, part, split="given"), columns=named),
+            lambda part: dataclasses.replace(
+                self.run_.score(samples, part, split="given", device=self.device), columns=named
+            ),
             lambdas,
             len(samples),
             prior=prior,
@@ -537,7 +569,7 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         params["random_state"] = self.run_.config.seed if self.random_state is not None else None
         told = {
             "format": FORMAT,
-            "params": {name: v.item() if isinstance(v, np.generic) else v for name, v in params.items()},
+            "params": {name: _plain(value) for name, value in params.items()},
             "classes": labels,
             "classes_dtype": self.classes_.dtype.str,
             "order": self._order.tolist(),
@@ -594,6 +626,8 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
     def _checked(self, X: Any, *, reset: bool, problems: Problems | None = None) -> pd.DataFrame:
         """The columns of training or later data as a data frame, checked by scikit-learn's rules."""
         frame = _as_frame(X)
+        if not reset and self._array and frame is not None:
+            X, frame = frame, None  # of numbers, as the array was that it was trained on
         if frame is not None:
             validate_data(self, frame, reset=reset, skip_check_array=True)
             if reset:
@@ -739,7 +773,10 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
     def _lambda(self, lam: Mapping[str, float] | None) -> Mapping[str, float]:
         if lam is None:
             return self.lam_
-        if not isinstance(lam, Mapping):
+        sound = isinstance(lam, Mapping) and all(
+            isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in lam.values()
+        )
+        if not sound:
             raise InputError(f"lam is a value of each hyperparameter by name, such as {self.lam_}, got {lam!r}")
         check_lambdas(lam, self.run_.family)
         return lam
@@ -754,7 +791,7 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
             return None if shares is None else [*shares]
         wrong = (
             problems_of_prior(prior)
-            if not isinstance(prior, Sequence)
+            if not isinstance(prior, Sequence | np.ndarray)
             else [f"the prior of two classes is the share of positives, in (0, 1), got {prior!r}"]
         )
         found.add(*wrong)
@@ -765,9 +802,9 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         if cost is None or isinstance(cost, Cost | Mapping):
             return cost
         try:
-            matrix = np.asarray(cost, np.float64)[np.ix_(self._order, self._order)]
-            (tn, fp), (fn, tp) = matrix.tolist()
-        except (TypeError, ValueError, IndexError):
+            (tn, fp), (fn, tp) = np.asarray(cost, np.float64).tolist()
+            (tn, fp), (fn, tp) = np.array([[tn, fp], [fn, tp]])[np.ix_(self._order, self._order)].tolist()
+        except (TypeError, ValueError):
             problems.add(f"costs are like {{'fn': 50, 'fp': 1}}, or a 2 x 2 matrix, got {cost!r}")
             return {"fn": 1, "fp": 1}
         return {"fn": fn, "fp": fp, "tp": tp, "tn": tn}
@@ -816,11 +853,25 @@ def _space(lambdas: Any) -> LambdaSpace | None:
         return lambdas
     if not isinstance(lambdas, Mapping):
         raise InputError(f"lambdas is a LambdaSpace or a dict of distributions by name, got {lambdas!r}")
+    if unnamed := [name for name in lambdas if not isinstance(name, str)]:
+        raise InputError(f"lambdas has distributions by the names of hyperparameters, got the key {unnamed[0]!r}")
     return LambdaSpace(**{n: parse_distribution(d) if isinstance(d, str) else d for n, d in lambdas.items()})
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _shares_of(point: OperatingPoint | ClassPoint) -> list[float]:
+    """Of the classes where the point is used, in the network's order."""
+    return [*point.prior.values()] if isinstance(point, ClassPoint) else [1 - point.prior, point.prior]
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON has it."""
+    if isinstance(value, Mapping):
+        return {name: _plain(v) for name, v in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _spelled(label: Any) -> str:

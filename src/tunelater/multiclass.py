@@ -189,6 +189,9 @@ class ClassNeed:
                 problems.check(higher == (way == "maximize"), f"{name} is something to {_way(higher)}")
             except InputError as error:
                 problems.add(*error.problems)
+        if not isinstance(subject_to, str | Sequence):
+            problems.add(f"constraints are a list such as ['recall>=0.8 in every class'], got {subject_to!r}")
+            subject_to = ()
         for text in [subject_to] if isinstance(subject_to, str) else subject_to:
             try:
                 constraints.append(constraint_of(text, classes))
@@ -380,7 +383,11 @@ class ClassPoint:
         """Read a point that `save` wrote; see `from_json`."""
         if not Path(path).is_file():
             raise InputError(f"there is no operating point {path}; make one with LCTClassifier.tune")
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is no operating point: it is not text ({error.reason})") from error
+        return cls.from_json(text)
 
 
 def scores_of(log_posterior: Floats, cost: Floats | None) -> Floats:

@@ -126,25 +126,48 @@ class Run:
         digest.update(json.dumps(meaning, sort_keys=True).encode())
         return digest.hexdigest()[:16]
 
-    def score(self, samples: Split, lambdas: Lambdas | Mapping[str, float], *, split: str = "validation") -> Scores:
+    def score(
+        self,
+        samples: Split,
+        lambdas: Lambdas | Mapping[str, float],
+        *,
+        split: str = "validation",
+        device: str = "auto",
+    ) -> Scores:
         """Log-odds of samples at lambdas, found on the GPU where there is one; a lambda outside the range trained on is
-        marked as extrapolated."""
+        marked as extrapolated.
+
+        Args:
+            device: "auto", or where the model is to score, such as "cpu".
+        """
         values = {name: np.atleast_1d(np.asarray(v, np.float64)) for name, v in lambdas.items()}
-        with self._on_its_device() as model:
+        with self.on_device(device) as model:
             scores = score(model, samples, values, self.family, split=split, model_id=self.id)
         outside = np.array([not self.config.lambdas.contains(scores.lam(i)) for i in range(len(scores))])
         return Scores(**{**vars(scores), "extrapolated": outside})
 
     def features(self, samples: Split, lam: Mapping[str, float]) -> NDArray[np.float32]:
         """(N, C) pooled features of samples, found on the GPU where there is one; see `scoring.pooled_features`."""
-        with self._on_its_device() as model:
+        with self.on_device() as model:
             return pooled_features(model, samples, lam)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: PyTorch pickles no module with a parametrization, which an ensemble's head has."""
+        weights = {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
+        return {**self.__dict__, "model": weights}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        model = _with_weights(state["config"], state["data"], state["form"], state["model"])
+        self.__dict__.update({**state, "model": model})
+
     @contextmanager
-    def _on_its_device(self) -> Iterator[LossConditional]:
+    def on_device(self, device: str = "auto") -> Iterator[LossConditional]:
+        """The model on a device, by default the GPU where there is one, and afterwards where it was."""
         home = next(self.model.parameters()).device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else str(home)
         try:
-            yield self.model.to("cuda") if torch.cuda.is_available() else self.model
+            yield self.model.to(device)
         finally:
             self.model.to(home)
 
@@ -195,18 +218,25 @@ class Run:
             with np.load(path / "rows.npz", allow_pickle=False) as stored:
                 rows = {name: stored[name] for name in stored.files if not name.endswith(_HASHES)}
                 hashes = {name: stored[f"{name}{_HASHES}"] for name in rows}
-            model = build(config, n_classes=len(data["class_counts"]), pretrained=False, **form.shape)
-            model.load_state_dict(load_file(path / "weights.safetensors"))
+            model = _with_weights(config, data, form, load_file(path / "weights.safetensors"))
             scores = path / "scores" / "validation.npz"
             validation = load_scores(scores) if scores.is_file() else None
         except InputError:
             raise
         except Exception as error:
             raise InputError(f"run folder {path} is damaged: {type(error).__name__}: {error}") from error
-        run = cls(config, model.eval(), form, data, rows, hashes, validation, path)
+        run = cls(config, model, form, data, rows, hashes, validation, path)
         if run.id != stated:
             raise InputError(f"run folder {path} is damaged: its files make model {run.id}, but DONE says {stated}")
         return run
+
+
+def _with_weights(
+    config: Config, data: Mapping[str, Any], form: Form, weights: Mapping[str, torch.Tensor]
+) -> LossConditional:
+    model = build(config, n_classes=len(data["class_counts"]), pretrained=False, **form.shape)
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 _FORMAT_LINE = "tunelater.run/"
