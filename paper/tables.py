@@ -505,8 +505,8 @@ def _hours_table(study: Study, methods: Sequence[Method], columns: Sequence[Colu
         [c.label for c in columns],
         _each(study, methods, columns, entry),
         [
-            f"{' and '.join(units)}, on {' and '.join(machines)}. By the clock, what ran beside a training is in it "
-            "too: other programs, and other trainings on its GPU."
+            f"In {' and '.join(units)}, on {' and '.join(machines)}. What ran beside a training is in hours by the "
+            "clock too: other programs, and other trainings on its GPU."
         ],
     )
 
