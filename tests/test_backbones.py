@@ -139,6 +139,14 @@ def test_a_fixed_lambda_needs_no_film() -> None:
     assert LossConditional.wrap(nn.Linear(3, 5), LambdaSpace(gamma=0.1, tau=1.0)).film is None
 
 
+@pytest.mark.parametrize("space", [SPACE, LambdaSpace(gamma=0.1, tau=1.0)])
+def test_all_that_is_wrong_with_wrapping_is_told_at_once(space: LambdaSpace) -> None:
+    with pytest.raises(InputError, match=r"n_classes=1(.|\n)*no option 'strat'; did you mean 'start'"):
+        LossConditional.wrap(nn.Linear(3, 5), space, 1, strat="paper")
+    with pytest.raises(InputError, match=r"drawn from a LambdaSpace, got {'tau': 1}"):
+        LossConditional.wrap(nn.Linear(3, 5), {"tau": 1})  # type: ignore[arg-type]
+
+
 def test_all_that_is_wrong_with_a_backbone_is_told_at_once() -> None:
     with pytest.raises(InputError) as told:
         PooledTrunk(nn.ReLU(), pool="max")  # type: ignore[arg-type]
@@ -260,6 +268,7 @@ X, Y = torch.randn(10, 3), (torch.arange(10) % 5 == 0).long()
         (TensorDataset(X[:0], Y[:0]), "got none"),
         (DataLoader(TensorDataset(X[:0], Y[:0])), "got none"),
         (Stream(Rows(X, Y)), "pass a DataLoader"),
+        ((X, Y), "a tuple of 2; pass torch.utils.data.TensorDataset"),
     ],
 )
 def test_what_is_wrong_with_a_loader_is_told(data: Any, told: str) -> None:

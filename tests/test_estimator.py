@@ -403,6 +403,21 @@ def test_probabilities_at_another_lambda_keep_the_points_prior(held: Any) -> Non
     np.testing.assert_array_equal(model.predict_proba(X, lam=lam), before)
 
 
+def test_a_lambda_beyond_the_training_is_told(two: LCTClassifier, held: Any) -> None:
+    with pytest.warns(DoubtfulInputWarning, match="not trained at gamma 5, tau 80: .* extrapolated"):
+        two.predict_proba(held[0], lam={"gamma": 5, "tau": 80})
+
+
+@pytest.mark.parametrize("prior", [5, 0, (0.01, 0.1), "1%", [0.9, 0.1], {0: 0.9, 1: 0.1}])
+def test_a_wrong_prior_that_is_set_after_fit_is_refused(prior: Any, held: Any, tmp_path: Path) -> None:
+    X, y = binary(60)
+    model = LCTClassifier(**QUICK).fit(X, y).set_params(prior=prior)
+    for use in (model.predict_proba, model.predict, lambda X: model.save(tmp_path / "model")):
+        with pytest.raises(InputError, match="prior"):
+            use(X)
+    assert not any(tmp_path.iterdir())
+
+
 def test_lambda_must_be_one_of_the_loss(two: LCTClassifier, held: Any) -> None:
     with pytest.raises(InputError, match="lack tau"):
         two.predict_proba(held[0], lam={"gamma": 0.1})

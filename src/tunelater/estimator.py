@@ -291,7 +291,7 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         problems.check(k > 1, f"y needs rows of two classes or more (with weight), got 1 class: {self.classes_[:1]}")
         self._order = np.arange(k)
         if self.pos_label is not None:
-            there = self.pos_label in self.classes_.tolist()
+            there = np.ndim(self.pos_label) == 0 and self.pos_label in self.classes_.tolist()
             problems.check(k == 2 and there, f"pos_label is one of two classes, got {self.pos_label!r} of {self._told}")
             if k == 2 and there and self.classes_[0] == self.pos_label:
                 self._order = np.array([1, 0])
@@ -779,22 +779,31 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         if not sound:
             raise InputError(f"lam is a value of each hyperparameter by name, such as {self.lam_}, got {lam!r}")
         check_lambdas(lam, self.run_.family)
+        if not self.run_.config.lambdas.contains(lam):
+            told = ", ".join(f"{name} {value:g}" for name, value in lam.items())
+            warnings.warn(
+                f"the network was not trained at {told}: what it says there is extrapolated", DoubtfulInputWarning, 3
+            )
         return lam
 
     def _shares(self, prior: Any, problems: Problems | None = None) -> list[float] | None:
         """The share of each class, in the network's order, of a prior as users state it."""
-        found = Problems() if problems is None else problems
+        if problems is None:  # of a parameter that may have been set after `fit`
+            found = Problems()
+            shares = self._shares(prior, found)
+            found.raise_if_any()
+            return shares
         if prior is None:
             return None
         if len(self.classes_) > 2:
-            shares = shares_of(prior, self._names, found)
-            return None if shares is None else [*shares]
+            of_each = shares_of(prior, self._names, problems)
+            return None if of_each is None else [*of_each]
         wrong = (
             problems_of_prior(prior)
             if not isinstance(prior, Sequence | np.ndarray)
             else [f"the prior of two classes is the share of positives, in (0, 1), got {prior!r}"]
         )
-        found.add(*wrong)
+        problems.add(*wrong)
         return None if wrong else [1 - float(prior), float(prior)]
 
     def _cost(self, cost: Any, problems: Problems) -> Any:

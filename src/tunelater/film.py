@@ -9,6 +9,7 @@ members of an ensemble.
 
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 from tunelater.backbones import Pool, PooledTrunk
 from tunelater.distributions import LambdaSpace
 from tunelater.losses import Hyperparameter, LossFamily
-from tunelater.problems import InputError, Problems
+from tunelater.problems import InputError, Problems, did_you_mean
 
 Start = Literal["paper", "identity"]
 Place = Literal["features", "logits"]
@@ -286,8 +287,15 @@ class LossConditional(nn.Module):
         Raises:
             InputError: what `PooledTrunk` and `FiLM` refuse, or fewer than two classes.
         """
-        if isinstance(n_classes, bool) or not isinstance(n_classes, int) or n_classes < 2:
-            raise InputError(f"a classifier has two classes or more, got n_classes={n_classes!r}")
+        problems = Problems()
+        whole = isinstance(n_classes, int) and not isinstance(n_classes, bool)
+        problems.check(whole and n_classes >= 2, f"a classifier has two classes or more, got n_classes={n_classes!r}")
+        sound = isinstance(space, LambdaSpace)
+        problems.check(sound, f"lambda is drawn from a LambdaSpace, got {space!r}; make one: LambdaSpace(tau=1.0)")
+        known = [name for name in inspect.signature(FiLM).parameters if name not in ("space", "channels")]
+        for name in film.keys() - known:
+            problems.add(f"FiLM has no option {name!r}{did_you_mean(name, known)}")
+        problems.raise_if_any()
         trunk = PooledTrunk(backbone, channels, pool)
         options = {"start": "identity", "rescale": True, **film}
         modulation = FiLM(space, trunk.channels, **options) if space.free else None

@@ -177,6 +177,11 @@ def labelled_batches(data: Loadable, n_classes: int = 2, size: int = 64) -> Iter
 
 
 def _loader(data: Dataset[Any], size: int) -> DataLoader[Any]:
+    if isinstance(data, tuple):
+        raise InputError(
+            f"samples come as a Split, a DataLoader or a Dataset, got a tuple of {len(data)}; "
+            "pass torch.utils.data.TensorDataset(inputs, targets)"
+        )
     if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         told = f"got {type(data).__name__}"
         raise InputError(
