@@ -41,7 +41,7 @@ from tunelater.multiclass import at_shares, select_classes
 from tunelater.scoring import ClassScores
 
 TABLES = {  # file, what is between its cells, how many columns come before the features
-    **{name: (f"{name}.dat", ",", 0) for name in ("car", "contraceptive", "dermatology", "flare", "kr-vs-k")},
+    **{name: (f"{name}.dat", ",", 0) for name in ("car", "contraceptive", "dermatology", "flare")},
     **{name: (f"{name}.dat", ",", 0) for name in ("newthyroid", "page-blocks")},
     **{name: (f"{name}.data.txt", r"\s+", 1) for name in ("ecoli", "yeast")},
     **{"glass": ("glass.data.txt", ",", 1), "satimage": ("sat.trn.txt", r"\s+", 0)},

@@ -1,6 +1,6 @@
 """Is LCT worth picking on tables? Beside what people use there, held-out protocol; and which settings are the defaults.
 
-    python benchmarks/tables.py report OUT.jsonl --tables FOLDER     # twelve tables, twelve methods, five seeds
+    python benchmarks/tables.py report OUT.jsonl --tables FOLDER     # twelve tables, eleven methods, five seeds
     python benchmarks/tables.py development OUT.jsonl                # settings of LCT, one factor at a time
     python benchmarks/tables.py summary OUT.jsonl [MORE.jsonl]
 
