@@ -16,7 +16,7 @@ import argparse
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from tunelater import LCTClassifier
 from tunelater.distributions import at
 from tunelater.multiclass import at_shares, select_classes
 from tunelater.scoring import ClassScores
+from tunelater.workflow import joined_by
 
 TABLES = {  # file, what is between its cells, how many columns come before the features
     **{name: (f"{name}.dat", ",", 0) for name in ("car", "contraceptive", "dermatology", "flare")},
@@ -53,6 +54,8 @@ METRICS = ("balanced_accuracy", "macro_f1")
 
 Floats = NDArray[np.float64]
 Scored = Callable[[pd.DataFrame], ClassScores]
+Trained = tuple[Scored, Mapping[str, float] | None]
+"""What scores rows, and the default lambda of a method that has others."""
 
 
 def table(name: str, seed: int) -> tuple[pd.DataFrame, NDArray[np.int64]]:
@@ -72,11 +75,11 @@ def table(name: str, seed: int) -> tuple[pd.DataFrame, NDArray[np.int64]]:
 # -------------------------------------------------------------------------------------------------------------- methods
 
 
-def lct(x: pd.DataFrame, y: NDArray[np.int64], seed: int, *, trunk: str, grid: int) -> Scored:
+def lct(x: pd.DataFrame, y: NDArray[np.int64], seed: int, *, trunk: str, grid: int) -> Trained:
     """Log posteriors at every lambda of a grid; of one value a hyperparameter: at the default lambda."""
     model = LCTClassifier(trunk=trunk, random_state=seed).fit(x, y)
     space = model.run_.config.lambdas
-    lambdas = space.grid(grid) if grid > 1 else {name: np.array([v]) for name, v in space.median.items()}
+    lambdas = joined_by(space.grid(grid) if grid > 1 else {name: np.zeros(0) for name in space.median}, space.median)
     shares = np.bincount(y) / len(y)
 
     def scored(rows: pd.DataFrame) -> ClassScores:
@@ -84,12 +87,12 @@ def lct(x: pd.DataFrame, y: NDArray[np.int64], seed: int, *, trunk: str, grid: i
         probability = np.stack([model.predict_proba(rows, lam=lam) for lam in each])
         return _scores(np.log(np.maximum(probability, 1e-12)), shares, lambdas)
 
-    return scored
+    return scored, space.median
 
 
 def classifier(
     x: pd.DataFrame, y: NDArray[np.int64], seed: int, *, make: Callable[[int], Any], balanced: bool
-) -> Scored:
+) -> Trained:
     texts = x.select_dtypes(exclude="number").columns
     prepare = make_column_transformer(
         (OneHotEncoder(handle_unknown="ignore", sparse_output=False), texts), remainder=StandardScaler()
@@ -103,7 +106,7 @@ def classifier(
             log_posterior = at_shares(log_posterior, np.full(len(shares), 1 / len(shares)), shares)
         return _scores(log_softmax(log_posterior, axis=1)[None], shares, {"none": np.zeros(1)})
 
-    return scored
+    return scored, None
 
 
 def _scores(log_posterior: Floats, shares: Floats, lambdas: Any) -> ClassScores:
@@ -131,15 +134,15 @@ def _lightgbm(seed: int, weight: str | None = None) -> Any:
     )
 
 
-def _peer(make: Callable[[int], Any], balanced: bool) -> Callable[..., Scored]:
+def _peer(make: Callable[[int], Any], balanced: bool) -> Callable[..., Trained]:
     return lambda x, y, seed: classifier(x, y, seed, make=make, balanced=balanced)
 
 
-def _lct(trunk: str, grid: int) -> Callable[..., Scored]:
+def _lct(trunk: str, grid: int) -> Callable[..., Trained]:
     return lambda x, y, seed: lct(x, y, seed, trunk=trunk, grid=grid)
 
 
-METHODS: dict[str, Callable[..., Scored]] = {
+METHODS: dict[str, Callable[..., Trained]] = {
     "LCT, tabm": _lct("tabm", 5),
     "LCT, tabm, default lambda": _lct("tabm", 1),
     "LCT, mlp": _lct("mlp", 5),
@@ -154,9 +157,9 @@ METHODS: dict[str, Callable[..., Scored]] = {
 # ----------------------------------------------------------------------------------------------------------------- runs
 
 
-def values(scored: Scored, choosing: tuple[Any, Any], reporting: tuple[Any, Any]) -> dict[str, float]:
+def values(trained: Trained, choosing: tuple[Any, Any], reporting: tuple[Any, Any]) -> dict[str, float]:
     """Figures on the reporting rows, at what was chosen for each on the choosing rows."""
-    (x, y), (x_new, y_new) = choosing, reporting
+    (scored, default), (x, y), (x_new, y_new) = trained, choosing, reporting
     chosen_on, new = scored(x), scored(x_new)
     classes = [str(i) for i in range(chosen_on.log_posterior.shape[2])]
     chosen_on = ClassScores(chosen_on.log_posterior, y, chosen_on.lambdas, chosen_on.prior)
@@ -168,7 +171,7 @@ def values(scored: Scored, choosing: tuple[Any, Any], reporting: tuple[Any, Any]
         "macro_f1": lambda y, decided: f1_score(y, decided, average="macro"),
     }
     for metric, judge in judges.items():
-        point = select_classes(chosen_on, classes, maximize=metric)
+        point = select_classes(chosen_on, classes, maximize=metric, default=default)
         place = next(i for i in range(len(new.log_posterior)) if at(new.lambdas, i) == dict(point.lam))
         # The point is of the choosing rows' shares; scores are of the training rows'.
         log_posterior = at_shares(new.log_posterior[place], new.prior, [*point.prior.values()])
@@ -194,9 +197,9 @@ def run(out: Path, seeds: int) -> None:
                     if (name, seed, method) in done:
                         continue
                     began = time.process_time()
-                    scored = train(x_train, y_train, seed)
+                    trained = train(x_train, y_train, seed)
                     seconds = time.process_time() - began
-                    row = {"table": name, "seed": seed, "method": method, **values(scored, choosing, reporting)}
+                    row = {"table": name, "seed": seed, "method": method, **values(trained, choosing, reporting)}
                     file.write(json.dumps(row | {"seconds": round(seconds, 2)}) + "\n")
                     file.flush()
                 print(name, seed, flush=True)
