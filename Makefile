@@ -33,6 +33,8 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/oxlint --deny-warnings
+	$(BIN)/oxfmt --check '**/*.mjs'
 
 # The site, in build/site; warnings are errors.
 docs: $(READY)

@@ -31,7 +31,7 @@ from paper.methods import METHODS, Column, Method
 from paper.store import Result
 from paper.tables import REPORTED
 from tunelater.distributions import Linear
-from tunelater.look import FAINT, LIGHT, MUTED, SEQUENCE, TYPEFACE, VERMILION
+from tunelater.look import FAINT, INK, LIGHT, MUTED, SEQUENCE, TYPEFACE, VERMILION
 from tunelater.problems import InputError, Problems
 
 Floats = NDArray[np.float64]
@@ -58,6 +58,7 @@ HOUSE: Mapping[str, Any] = {
 }
 STRONG = VERMILION
 """Which the colour-blind tell from grey."""
+GROUND = LIGHT["ground"]
 SYMBOLS: Mapping[str, str] = {"gamma": "γ", "tau": "τ", "alpha": "α", "phi": "φ"}
 ON_TEST = "chosen on the test part, as in the paper"
 
@@ -278,7 +279,7 @@ def _spaced(wanted: Floats, apart: float, low: float, high: float) -> Floats:
 
 # ---------------------------------------------------------------------------------------------------- precision, recall
 
-_LINES = tuple((colour, style) for style in ("-", "--", ":", "-.") for colour in ("#000000", "#808080"))
+_LINES = tuple((colour, style) for style in ("-", "--", ":", "-.") for colour in (INK, LIGHT["edge"]))
 
 
 def _figure_1(sheet: _Sheet) -> Figure:
@@ -349,7 +350,7 @@ def _conditional(axes: Axes, results: Sequence[Result]) -> list[_End]:
     some = by_setting(comparable(results))[setting]
     curve, lam = _curves(some)[setting][candidate], _lam(some[0], candidate)
     look: dict[str, Any] = {"color": STRONG, "lw": 2.2}
-    axes.plot(curve, marker="s", ms=4, mec="white", mew=0.5, zorder=5, **look)
+    axes.plot(curve, marker="s", ms=4, mec=GROUND, mew=0.5, zorder=5, **look)
     return [_End(float(curve[-1]), f"LCT at {lam}", look, "bold")]
 
 
@@ -384,7 +385,7 @@ def _adaptability(sheet: _Sheet, name: str, shade: str) -> Figure:
             result = _highest(baseline)
             x, y = (result.values("test", "logits", m) for m in (metric, "auc"))
             named = f"{_label(METHODS[name])},\n{_told(result.trial.setting)}"
-            axes.plot(x, y, ls="none", marker="x", ms=7, mew=2, color="black", label=named, zorder=6)
+            axes.plot(x, y, ls="none", marker="x", ms=7, mew=2, color=INK, label=named, zorder=6)
         axes.set_xlabel(label)
         axes.margins(0.09)
         axes.locator_params("x", nbins=3)  # values that differ little have long labels
@@ -407,7 +408,7 @@ def _dots(axes: Axes, result: Result, metric: str, shade: str) -> None:
     levels, which = np.unique(result.lambdas[shade], return_inverse=True)
     colours = colormaps[SEQUENCE](np.linspace(0, 0.92, len(levels)))
     for i, level in enumerate(levels):
-        shape = {"marker": _SHAPES[i % len(_SHAPES)], "color": colours[i], "mec": "black", "mew": 0.4}
+        shape = {"marker": _SHAPES[i % len(_SHAPES)], "color": colours[i], "mec": INK, "mew": 0.4}
         axes.plot(x[which == i], y[which == i], ls="none", ms=4.5, label=f"{SYMBOLS[shade]} = {level:g}", **shape)
 
 
@@ -529,7 +530,7 @@ def _map(sheet: _Sheet, name: str, width: float, height: float) -> Figure:
             if setting == top:
                 r, c = np.argwhere(block == means[top][candidate])[0]
                 place = corner[0] + c, corner[1] + r
-                axes.add_patch(Rectangle(place, 1, 1, fill=False, ec="black", lw=1.6, zorder=4, clip_on=False))
+                axes.add_patch(Rectangle(place, 1, 1, fill=False, ec=INK, lw=1.6, zorder=4, clip_on=False))
     _dress(axes, rows, columns)
     return figure
 
@@ -550,14 +551,14 @@ def _block(values: Floats, result: Result, rows: _Axis, columns: _Axis) -> Float
 def _cells(axes: Axes, block: Floats, corner: tuple[float, float], norm: Normalize, *, italic: bool) -> None:
     n, m = block.shape
     x, y = corner[0] + np.arange(m + 1), corner[1] + np.arange(n + 1)
-    cells = axes.pcolormesh(x, y, np.ma.masked_invalid(block), cmap=SEQUENCE, norm=norm, ec="white", lw=0.4)
+    cells = axes.pcolormesh(x, y, np.ma.masked_invalid(block), cmap=SEQUENCE, norm=norm, ec=GROUND, lw=0.4)
     for r, c in np.argwhere(np.isfinite(block)):
         red, green, blue, _ = cells.cmap(norm(block[r, c]))
         light = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
         text = f"{block[r, c]:.3f}" if block[r, c] >= 0.9995 else f"{block[r, c]:.3f}".removeprefix("0")
         axes.text(
             x[c] + 0.5, y[r] + 0.5, text, ha="center", va="center_baseline", size=7,
-            color="black" if light > 0.18 else "white", style="italic" if italic else "normal",
+            color=INK if light > 0.18 else GROUND, style="italic" if italic else "normal",
         )  # fmt: skip
 
 
@@ -597,16 +598,16 @@ def _held_out(sheet: _Sheet) -> Figure:
     figure = _figure(PAGE, 0.85 + 0.19 * len(methods), title, "; ".join(told_all))
     axes = figure.subplots()
     for y, method in enumerate(methods):
-        values, colour = seeds[method.name], STRONG if "lct" in method.name else "black"
+        values, colour = seeds[method.name], STRONG if "lct" in method.name else INK
         mean, std = values.mean(), values.std(ddof=1) if len(values) > 1 else 0.0
         axes.plot([mean - std, mean + std], [y, y], color=colour, lw=1, solid_capstyle="butt")
         axes.plot(mean, y, "|", color=colour, ms=9, mew=1.8, zorder=4)
-        axes.plot(values, np.full(len(values), y), "o", ms=3.6, mfc="white", mec=colour, mew=0.8, zorder=5)
+        axes.plot(values, np.full(len(values), y), "o", ms=3.6, mfc=GROUND, mec=colour, mew=0.8, zorder=5)
         if method.label in sheet.reported:
             axes.plot(sheet.reported[method.label], y, "D", mfc="none", mec=MUTED, mew=1, ms=5, zorder=3)
         spread = f" ± {std:.3f}" if len(values) > 1 else ""
         for text, shift, shade in (
-            (f"{mean:.3f}{spread}", 8, "black"),
+            (f"{mean:.3f}{spread}", 8, INK),
             (_n(method, sheet.found[method.name]), 74, MUTED),
         ):
             place: dict[str, Any] = {

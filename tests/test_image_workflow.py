@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +28,7 @@ from tunelater.data.benchmarks import DATASETS, HELD_OUT, dataset, labelled_fold
 from tunelater.data.image_form import ImageForm, ImageSource
 from tunelater.data.splits import UNKNOWN
 from tunelater.problems import DoubtfulInputWarning, InputError
+from tunelater.reporting import report
 from tunelater.runs import Run
 from tunelater.scoring import score
 from tunelater.workflow import evaluation, fit, predict, tune
@@ -144,6 +147,38 @@ def test_a_folder_is_fitted_tuned_assessed_and_predicted_on(place: Path, tmp_pat
     lam = {name: np.array([value]) for name, value in point.lam.items()}
     scores = run.score(labelled.samples, lam).at_prior(point.prior)
     np.testing.assert_allclose(result["log_odds"], scores.log_odds[0], atol=1e-4)
+
+
+def test_a_page_to_choose_on(place: Path, tmp_path: Path) -> None:
+    def told(page: Path) -> dict[str, Any]:
+        found = re.search(
+            r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL
+        )
+        assert found is not None
+        return json.loads(found[1])  # type: ignore[no-any-return]
+
+    out = tmp_path / "report.html"
+    asked = ["report", str(place / "run"), str(place / "parts"), "--out", str(out), "--cache", str(place / "cache")]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.stderr
+    assert "18 validation images, 6 positive, at 100 lambdas" in done.stdout
+    assert (told(out)["noun"], told(out)["labels"], told(out)["grid"]["rows"]) == (
+        "image",
+        ["fine", "cracked"],
+        [12, 6],
+    )
+    assert not [path for path in (place / "parts").rglob("*.png") if path.name in out.read_text("utf-8")]
+    # New images of a list, with its columns.
+    files = sorted(parts(tmp_path / "new", 80, 40, seed=9).rglob("*.png"))
+    columns = {"path": list(map(str, files)), "label": [f.parent.name for f in files], "camera": ["left", "right"] * 60}
+    pd.DataFrame(columns).to_csv(tmp_path / "list.csv", index=False)
+    point = tune(place / "run", place / "parts", **NEED, images=reading(place))
+    given = {"subgroups": ["camera"], "at": point, "grid": 2, "images": reading(place)}
+    report(place / "run", tmp_path / "list.csv", out=tmp_path / "list.html", **given)  # type: ignore[arg-type]
+    (subgroups,) = told(tmp_path / "list.html")["grid"]["subgroups"]
+    assert (subgroups["values"], np.sum(subgroups["rows"], 0).tolist()) == (["left", "right"], [80, 40])
+    lambdas, start = told(tmp_path / "list.html")["grid"]["lambdas"], told(tmp_path / "list.html")["start"]
+    assert {name: values[start["lambda"]] for name, values in lambdas.items()} == pytest.approx(point.lam)
 
 
 def test_images_are_known_by_their_pixels_wherever_they_lie(place: Path, tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_held_out_values_are_those_of_the_validation_parts_choice(results: list[
     picks = [pick(some, "auc") for some in by_seed]
     expected = [p.result.values("test", "logits", "auc")[p.candidate] for p in picks]
     drawn = sorted((tuple(map(float, line.get_xdata())) for line in vs), key=lambda x: (len(x), x))
-    assert sorted(expected) == pytest.approx(sorted(x for line in vs if line.get_markerfacecolor() == "white"
+    assert sorted(expected) == pytest.approx(sorted(x for line in vs if line.get_markerfacecolor() == figures.GROUND
                                                     for x in line.get_xdata()))  # fmt: skip
     assert (pytest.approx(np.mean(expected)),) in drawn
     assert (0.918,) in drawn

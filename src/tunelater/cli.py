@@ -550,7 +550,9 @@ def report(
         int | None,
         typer.Option(help="Values of each loss hyperparameter. [25 of one, 9 of two]", show_default=False),
     ] = None,
-    smallest: Annotated[int, typer.Option(metavar="N", help="Cases between two thresholds at the least.")] = 5,
+    smallest: Annotated[
+        int, typer.Option(metavar="N", help="Cases between two thresholds at the least, 3 or more.")
+    ] = 5,
     allow_test: Annotated[
         bool, typer.Option("--allow-test", help="Show the run's test data (figures are then flattered).")
     ] = False,
@@ -587,6 +589,10 @@ def report(
             )
         told = f"{_counted(sum(done.rows), f'{done.split} {done.noun}')}, {done.rows[1]} positive"
         typer.echo(f"{told}, at {_counted(done.lambdas, 'lambda')}, {done.size / 1e6:.1f} MB: {out}")
+        for column, n in done.joined.items():
+            typer.echo(f"{_counted(n, 'value')} of {column} joined, as missing or rare")
+        for what in done.left_out:
+            _warn(f"of {at}, {what}")
         typer.echo(f"Open it in a browser: {out.resolve().as_uri()}")
 
 

@@ -270,7 +270,8 @@ def _draw(figure: Any, scores: dict[str, dict[str, Scores]], points: dict[tuple[
             point = points[this, method]
             alerts = point.decide(_at(scores[method]["test"], point).log_odds[0], scores[method]["test"].prior)
             tp, fp = alerts[test.target == 1], alerts[test.target == 0]
-            mark = {"color": colours[method], "marker": marker, "ms": 8, "mec": "white", "ls": "none", "zorder": 5}
+            edge = look.LIGHT["ground"]
+            mark = {"color": colours[method], "marker": marker, "ms": 8, "mec": edge, "ls": "none", "zorder": 5}
             if alerts.any():
                 pr.plot(tp.mean(), tp.sum() / alerts.sum(), **mark)
             roc.plot(fp.mean(), tp.mean(), label=f"{i + 1}. {this}" if method == METHODS[0] else None, **mark)

@@ -1,15 +1,15 @@
 // The counts of a report: for each lambda, positives and negatives between thresholds. Made by aggregates.py.
 
 // Whole numbers, seven bits a byte, lowest first; the eighth bit says that more follow.
-export function unpacked(text) {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+function unpacked(text) {
+  const bytes = atob(text);
   const out = [];
-  for (let i = 0; i < bytes.length; ) {
+  for (let i = 0; i < bytes.length;) {
     let value = 0;
     let place = 1;
     let byte;
     do {
-      byte = bytes[i++];
+      byte = bytes.charCodeAt(i++);
       value += (byte & 127) * place;
       place *= 128;
     } while (byte & 128);
@@ -22,7 +22,7 @@ export const logit = (p) => Math.log(p) - Math.log1p(-p);
 export const sigmoid = (x) => 1 / (1 + Math.exp(-Math.max(x, -700)));
 
 // histograms.Bins: steps of 2^-bits up to log-odds of 32, then 2^bits steps an octave, for seven octaves.
-export function edgeAt(place, bits) {
+function edgeAt(place, bits) {
   const steps = place - (32 + 7) * 2 ** bits;
   const centre = 32 * 2 ** bits;
   if (Math.abs(steps) <= centre) return steps / 2 ** bits;
@@ -35,6 +35,10 @@ const runningSum = (values) => {
   let sum = 0;
   return Float64Array.from(values, (v) => (sum += v));
 };
+
+// A share of the total at every threshold, from nobody on.
+const shareFrom = (running) =>
+  Float64Array.from({ length: running.length + 1 }, (_, k) => (k > 0 ? running[k - 1] / running.at(-1) : 0));
 
 export function readGrid(raw) {
   const { bits } = raw;
@@ -54,14 +58,16 @@ export function readGrid(raw) {
       // From high scores to low: bin k holds scores from edge[k] up to edge[k - 1].
       edge: Float64Array.from(at, (p) => edgeAt(p, bits)),
       middle: Float64Array.from(inside, (p) => (edgeAt(p, bits) + edgeAt(p + 1, bits)) / 2),
-      p: Float64Array.from(positives.slice(from, to)),
-      n: Float64Array.from(negatives.slice(from, to)),
+      p: Float64Array.from(positives.slice(from, to), (v) => v * raw.units[1]),
+      n: Float64Array.from(negatives.slice(from, to), (v) => v * raw.units[0]),
     };
     curve.edge[curve.edge.length - 1] = -Infinity;
     curve.tp = runningSum(curve.p);
     curve.fp = runningSum(curve.n);
     curve.positives = curve.tp.at(-1);
     curve.negatives = curve.fp.at(-1);
+    curve.recall = shareFrom(curve.tp);
+    curve.fpr = shareFrom(curve.fp);
     curves.push(curve);
   }
   return {
@@ -69,11 +75,11 @@ export function readGrid(raw) {
     size,
     curves,
     names: Object.keys(raw.lambdas),
-    subgroups: raw.subgroups.map((s) => readSubgroups(s, size)),
+    subgroups: raw.subgroups.map((s) => readSubgroups(s, size, raw.units)),
   };
 }
 
-function readSubgroups(raw, size) {
+function readSubgroups(raw, size, units) {
   const steps = unpacked(raw.ends);
   const counts = unpacked(raw.counts);
   const groups = raw.values.length;
@@ -86,15 +92,17 @@ function readSubgroups(raw, size) {
     for (let j = 0; j < raw.bins[i]; j++, k++) {
       ends.push((bin += steps[k]));
       of.forEach((group, g) => {
-        group.n.push(counts[2 * groups * k + g]);
-        group.p.push(counts[2 * groups * k + groups + g]);
+        group.n.push(units[0] * counts[2 * groups * k + g]);
+        group.p.push(units[1] * counts[2 * groups * k + groups + g]);
       });
     }
     const curves = of.map(({ p, n }) => {
       const [tp, fp] = [runningSum(p), runningSum(n)];
       return { tp, fp, positives: tp.at(-1), negatives: fp.at(-1) };
     });
-    cuts.push({ ends, curves });
+    const all = (name) => Float64Array.from(ends, (_, j) => curves.reduce((sum, group) => sum + group[name][j], 0));
+    const [tp, fp] = [all("tp"), all("fp")];
+    cuts.push({ ends, curves, tp, fp, positives: tp.at(-1), negatives: fp.at(-1) });
   }
   return { ...raw, cuts };
 }

@@ -1,6 +1,9 @@
 // Metrics of a threshold from confusion counts, or from shares: the formulas of metrics.py, in the same order of steps,
 // so that the same numbers come out to the last bit.
 
+// Counts to be written into.
+export const noCounts = () => ({ tp: NaN, fp: NaN, positives: NaN, negatives: NaN });
+
 const ratio = (a, b) => (b > 0 ? a / b : 0);
 const recall = (c) => ratio(c.tp, c.positives);
 const specificity = (c) => ratio(c.negatives - c.fp, c.negatives);
@@ -47,16 +50,25 @@ export function netBenefit(r) {
   return (c) => (c.tp - worth * c.fp) / (c.positives + c.negatives);
 }
 
+// Whether a metric is a share of something: 0 stands for what it is of nobody.
+export function isDefined(name, c) {
+  if (name === "precision") return c.tp + c.fp > 0;
+  return name !== "npv" || c.positives + c.negatives > c.tp + c.fp;
+}
+
+// Whether more is better, of metrics of a whole lambda too.
+const WHOLE_HIGHER = { auc: true, average_precision: true, brier: false, log_loss: false };
+export const higherIsBetter = (name) => WHOLE_HIGHER[name] ?? metricOf(name, { fn: 1 }).higher;
+
 // Counts as they are, or as shares of a population in which a share `prior` is positive. Those of a subgroup are shares
-// of the whole population, whose totals are `of`.
-export function atPrior(c, prior, of = c) {
+// of the whole population, whose totals are `of`. The shares are written into `out`.
+export function atPrior(c, prior, of = c, out = noCounts()) {
   if (prior === null) return c;
-  return {
-    tp: ratio(c.tp, of.positives) * prior,
-    positives: ratio(c.positives, of.positives) * prior,
-    fp: ratio(c.fp, of.negatives) * (1 - prior),
-    negatives: ratio(c.negatives, of.negatives) * (1 - prior),
-  };
+  out.tp = ratio(c.tp, of.positives) * prior;
+  out.positives = ratio(c.positives, of.positives) * prior;
+  out.fp = ratio(c.fp, of.negatives) * (1 - prior);
+  out.negatives = ratio(c.negatives, of.negatives) * (1 - prior);
+  return out;
 }
 
 const OF_POSITIVES = ["recall", "precision", "balanced_accuracy", "gmean", "mcc"];

@@ -3,44 +3,70 @@
 // A need is {objective: name, cost: {fn, fp} or null, constraints: [{metric, relation, bound, every}], prior}, with
 // prior null for the cases' own share of positives, and `every` the column within whose values a constraint holds.
 
-import { atPrior, metricOf, needsNegatives, needsPositives } from "./metrics.mjs";
+import { atPrior, metricOf, needsNegatives, needsPositives, noCounts } from "./metrics.mjs";
 
 const ROUNDING = 1e-12;
 
-export function solve(grid, need, { simplest = true, only = null } = {}) {
-  const task = taskOf(grid, need);
-  const judged = grid.curves.map((_, i) => (only === null || only === i ? best(task, i) : null));
-  const met = (c) => c !== null && c.allowed && Number.isFinite(c.merit);
-  if (!judged.some(met)) return { feasible: false, reaches: reaches(task) };
-  let [top, first] = [-Infinity, -1];
+export function solve(grid, need, { simplest = true } = {}) {
+  const judged = bestOf(grid, need);
+  if (!judged.some(meets)) return { feasible: false, reaches: reaches(taskOf(grid, need)) };
+  let first = null;
   judged.forEach((c, i) => {
-    if (!met(c)) return;
-    if (c.merit > top || (c.merit === top && c.recall > judged[first].recall)) [top, first] = [c.merit, i];
+    if (!meets(c)) return;
+    if (
+      first === null ||
+      c.merit > judged[first].merit ||
+      (c.merit === judged[first].merit && recallOf(c) > recallOf(judged[first]))
+    )
+      first = i;
   });
   let chosen = first;
-  const reach = judged[first].error;
-  if (simplest && grid.size > 1 && reach > 0) {
+  const reach = simplest && grid.size > 1 ? standardError(taskOf(grid, need), judged[first].counts) : 0;
+  if (reach > 0) {
     let nearest = Infinity;
     judged.forEach((c, i) => {
-      if (met(c) && c.merit >= top - reach && grid.distance[i] < nearest) [nearest, chosen] = [grid.distance[i], i];
+      if (meets(c) && c.merit >= judged[first].merit - reach && grid.distance[i] < nearest)
+        [nearest, chosen] = [grid.distance[i], i];
     });
   }
   return { feasible: true, lambda: chosen, bin: judged[chosen].bin, best: first };
 }
 
-// The merit of every lambda at its own best threshold; NaN where none meets the constraints. For heat maps.
+// Whether the best threshold of a lambda meets all constraints.
+export const meets = (c) => c.allowed && Number.isFinite(c.merit);
+const recallOf = ({ counts }) => (counts.positives > 0 ? counts.tp / counts.positives : 0);
+
+// What a need depends on.
+export const needKey = (need) =>
+  JSON.stringify([need.objective, need.objective === "cost" ? need.cost : null, need.constraints, need.prior]);
+
+// What the last need came to, lambda by lambda: the choice, the map of all lambdas and the comparison ask for the same.
+const last = { grid: null, key: "", task: null, judged: [] };
+
+// Judges some more lambdas, so that not all have to be in one frame; true until all are.
+export function judgeSome(grid, need, some) {
+  const key = needKey(need);
+  if (last.grid !== grid || last.key !== key) Object.assign(last, { grid, key, task: taskOf(grid, need), judged: [] });
+  const end = Math.min(last.judged.length + some, grid.size);
+  while (last.judged.length < end) last.judged.push(best(last.task, last.judged.length));
+  return end < grid.size;
+}
+
+// The best threshold of every lambda: {allowed, merit, bin, counts}, where more merit is better.
+export function bestOf(grid, need) {
+  judgeSome(grid, need, grid.size);
+  return last.judged;
+}
+
+// The objective of every lambda at its own best threshold; NaN where none meets the constraints. For heat maps.
 export function meritsOf(grid, need) {
-  const task = taskOf(grid, need);
-  return grid.curves.map((_, i) => {
-    const c = best(task, i);
-    if (!c.allowed) return NaN;
-    return task.objective.higher ? c.merit : -c.merit;
-  });
+  const { higher } = metricOf(need.objective, need.cost);
+  return bestOf(grid, need).map((c) => (c.allowed ? (higher ? c.merit : -c.merit) : NaN));
 }
 
 function taskOf(grid, need) {
   const column = need.constraints.find((c) => c.every)?.every ?? null;
-  const constraints = need.constraints.map((c) => ({ ...c, values: metricOf(c.metric) }));
+  const constraints = need.constraints.map((c) => ({ ...c, of: metricOf(c.metric) }));
   return {
     grid,
     prior: need.prior,
@@ -48,90 +74,90 @@ function taskOf(grid, need) {
     constraints,
     // Where every constraint is a floor on what should be high or a ceiling on what should be low, a bin without
     // positives is never worth stopping at.
-    everyBin: !constraints.every((c) => (c.relation === ">=") === c.values.higher),
+    everyBin: !constraints.every((c) => (c.relation === ">=") === c.of.higher),
     subgroups: column === null ? null : grid.subgroups.find((s) => s.column === column),
+    missed: new Float64Array(constraints.length),
   };
 }
 
-// The thresholds of a lambda that are worth a look, from nobody down to everybody, with counts.
-function candidates(task, i) {
-  const curve = task.grid.curves[i];
-  const cut = task.subgroups?.cuts[i] ?? null;
-  const n = cut === null ? curve.edge.length : cut.ends.length;
-  const total = (name, k) => (k < 0 ? 0 : cut === null ? curve[name][k] : cut.curves.reduce((s, g) => s + g[name][k], 0));
-  const positives = total("tp", n - 1);
-  const negatives = total("fp", n - 1);
-  const out = [{ bin: -1, tp: 0, fp: 0, positives, negatives, groups: groupsAt(cut, -1) }];
-  let [lastTp, lastFp] = [0, 0];
-  for (let k = 0; k < n; k++) {
-    const [tp, fp] = [total("tp", k), total("fp", k)];
-    const some = tp > lastTp || (task.everyBin && fp > lastFp);
-    const lowest = tp === positives && fp === negatives && (tp > lastTp || fp > lastFp);
-    if (some || lowest) {
-      out.push({ bin: cut === null ? k : cut.ends[k], tp, fp, positives, negatives, groups: groupsAt(cut, k) });
-    }
-    [lastTp, lastFp] = [tp, fp];
-  }
-  return out;
-}
+// A grid has a hundred thousand thresholds: counts are written into the same few objects.
+const [ALL, GROUP, SHARES] = [noCounts(), noCounts(), noCounts()];
 
-function groupsAt(cut, k) {
-  if (cut === null) return [];
-  return cut.curves.map((g) => ({
-    tp: k < 0 ? 0 : g.tp[k],
-    fp: k < 0 ? 0 : g.fp[k],
-    positives: g.positives,
-    negatives: g.negatives,
-  }));
+// Calls `visit` with the counts and the bin of each threshold of a lambda that is worth a look, from nobody down to
+// everybody, having written into `task.missed` by how much it misses each constraint.
+function eachThreshold(task, i, visit) {
+  const cut = task.subgroups?.cuts[i] ?? null;
+  const { tp, fp, positives, negatives } = cut ?? task.grid.curves[i];
+  const c = Object.assign(ALL, { tp: 0, fp: 0, positives, negatives });
+  for (let k = -1; k < tp.length; k++) {
+    if (k >= 0) {
+      const found = tp[k] > (k > 0 ? tp[k - 1] : 0);
+      const more = fp[k] > (k > 0 ? fp[k - 1] : 0);
+      const lowest = tp[k] === positives && fp[k] === negatives;
+      if (!found && !(more && (task.everyBin || lowest))) continue;
+      c.tp = tp[k];
+      c.fp = fp[k];
+    }
+    for (let j = 0; j < task.constraints.length; j++) task.missed[j] = shortfall(task, task.constraints[j], c, cut, k);
+    visit(c, k < 0 || cut === null ? k : cut.ends[k]);
+  }
 }
 
 function merit(task, c) {
-  const value = task.objective.values(atPrior(c, task.prior));
+  const value = task.objective.values(atPrior(c, task.prior, c, SHARES));
   return task.objective.higher ? value : -value;
 }
 
 // By how much a constraint is missed, in the worst subgroup; negative where it is exceeded.
-function shortfall(task, constraint, c) {
-  const short = (within) => {
-    const value = constraint.values.values(atPrior(within, task.prior, c));
-    return constraint.relation === ">=" ? constraint.bound - value : value - constraint.bound;
-  };
-  if (!constraint.every) return short(c);
+function shortfall(task, constraint, c, cut, k) {
+  if (!constraint.every) return short(task, constraint, c, c);
   let worst = -Infinity;
-  for (const group of c.groups) {
+  for (const group of cut.curves) {
     if (needsPositives(constraint.metric) && !(group.positives > 0)) continue;
     if (needsNegatives(constraint.metric) && !(group.negatives > 0)) continue;
-    worst = Math.max(worst, short(group));
+    GROUP.tp = k < 0 ? 0 : group.tp[k];
+    GROUP.fp = k < 0 ? 0 : group.fp[k];
+    GROUP.positives = group.positives;
+    GROUP.negatives = group.negatives;
+    worst = Math.max(worst, short(task, constraint, GROUP, c));
   }
   return worst;
 }
 
+function short(task, { of, relation, bound }, within, c) {
+  const value = of.values(atPrior(within, task.prior, c, SHARES));
+  return relation === ">=" ? bound - value : value - bound;
+}
+
+// The threshold of most merit among those that meet all constraints, or where none does, that misses them least; of equal
+// ones the lowest.
 function best(task, i) {
-  const found = candidates(task, i);
-  const missed = found.map((c) => task.constraints.map((constraint) => shortfall(task, constraint, c)));
-  const allowed = missed.map((of) => of.every((m) => m <= ROUNDING));
-  const any = allowed.includes(true);
-  const merits = found.map((c, k) => {
-    if (!any) return -missed[k].reduce((sum, m) => sum + Math.max(m, 0), 0);
-    return allowed[k] ? merit(task, c) : -Infinity;
+  const at = { allowed: false, merit: -Infinity, bin: -1, counts: noCounts() };
+  eachThreshold(task, i, (c, bin) => {
+    let met = true;
+    let sum = 0;
+    for (const m of task.missed) {
+      if (!(m <= ROUNDING)) met = false;
+      sum += Math.max(m, 0);
+    }
+    if (at.allowed && !met) return;
+    const value = met ? merit(task, c) : -sum;
+    if (at.allowed === met && !(value >= at.merit)) return;
+    at.allowed = met;
+    at.merit = value;
+    at.bin = bin;
+    Object.assign(at.counts, c);
   });
-  let k = found.length - 1;
-  for (let j = k - 1; j >= 0; j--) if (merits[j] > merits[k]) k = j;
-  const at = found[k];
-  const same = found.findIndex((c) => c.tp >= at.tp && c.fp >= at.fp);
-  return {
-    allowed: any,
-    merit: merits[same],
-    bin: found[same].bin,
-    recall: at.positives > 0 ? at.tp / at.positives : 0,
-    error: standardError(task, at),
-  };
+  return at;
 }
 
 // Of the merit, from those of both rates, with half an observation more of either kind.
 function standardError(task, at) {
   let sum = 0;
-  const channels = [["tp", at.positives, task.grid.sizes[1]], ["fp", at.negatives, task.grid.sizes[0]]];
+  const channels = [
+    ["tp", at.positives, task.grid.sizes[1]],
+    ["fp", at.negatives, task.grid.sizes[0]],
+  ];
   for (const [name, total, size] of channels) {
     const rate = ((total > 0 ? at[name] / total : 0) * size + 0.5) / (size + 1);
     const step = Math.sqrt((rate * (1 - rate)) / (size + 1));
@@ -148,14 +174,14 @@ function standardError(task, at) {
 // For each constraint: how far its metric goes alone, and with the others met (null where these fail already).
 function reaches(task) {
   const out = task.constraints.map(() => [Infinity, Infinity]);
+  const { missed } = task;
   for (let i = 0; i < task.grid.size; i++) {
-    for (const c of candidates(task, i)) {
-      const missed = task.constraints.map((constraint) => shortfall(task, constraint, c));
+    eachThreshold(task, i, () => {
       missed.forEach((m, j) => {
         out[j][0] = Math.min(out[j][0], m);
         if (missed.every((other, l) => l === j || other <= ROUNDING)) out[j][1] = Math.min(out[j][1], m);
       });
-    }
+    });
   }
   return out.map((of, j) => {
     const { relation, bound } = task.constraints[j];
