@@ -33,6 +33,8 @@ for module in pkgutil.walk_packages(tunelater.__path__, "tunelater."):
             print(f"  {module.name}: {error}")
 for name in tunelater.__all__:
     getattr(tunelater, name)
+from importlib.resources import files
+assert {path.name for path in (files("tunelater") / "schemas").iterdir()}, "no schemas"
 """
 
 # What each extra is for, to be tried without it; and the package that it brings.

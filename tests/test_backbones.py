@@ -11,8 +11,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from tunelater import LambdaSpace, Linear, LossConditional, loss_family, score
 from tunelater.backbones import PooledTrunk
+from tunelater.config import Config, FiLMConfig, ModelConfig
 from tunelater.data.splits import TensorSplit
 from tunelater.film import Stage, StageFiLM
+from tunelater.models import build
 from tunelater.problems import InputError
 from tunelater.scoring import score_classes
 
@@ -232,6 +234,26 @@ def test_a_loader_scores_as_its_tensors_do(form: str, stages: bool) -> None:
             np.testing.assert_array_equal(found.weight, expected.weight)  # type: ignore[arg-type]
         assert (found.prior, found.split, found.model) == (expected.prior, "test", "m")
     assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize("stages", [False, True])
+def test_a_loader_scores_an_ensemble_by_the_mean_of_its_members(stages: bool) -> None:
+    placement: Any = "stages" if stages else "features"
+    options = {"members": 3, "width": 4, "depth": 2}
+    config = Config(lambdas=SPACE, film=FiLMConfig(placement=placement), model=ModelConfig("tabm", options))
+    model = build(config, n_features=3).eval()
+    assert model.members == 3
+    _, data = model_and_samples()
+    loader = DataLoader(TensorDataset(data.x, data.target), batch_size=50)
+    grid = SPACE.grid(3)
+    found = score(model, loader, grid, FAMILY)
+    np.testing.assert_allclose(found.log_odds, score(model, data, grid, FAMILY).log_odds, rtol=1e-5, atol=1e-5)
+    for i in range(len(found)):
+        lam = found.lam(i)
+        with torch.no_grad():
+            of_members = model.member_logits(model.features(data.x, lam), lam)
+            expected = FAMILY.log_odds(of_members.mean(1), **lam)
+        np.testing.assert_allclose(found.log_odds[i], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("stages", [False, True])

@@ -26,7 +26,7 @@ from real_data import ISIC, needed
 from tunelater import vision
 from tunelater.config import ImagesConfig
 from tunelater.data import decoding
-from tunelater.data.decoding import cache_images, decode, digests, equal_images, joined_groups
+from tunelater.data.decoding import cache_images, decode, decode_contents, digests, equal_images, joined_groups
 from tunelater.data.images import ImageSplit
 from tunelater.problems import DoubtfulInputWarning, InputError
 
@@ -85,6 +85,22 @@ def test_images_are_resized_and_cut_as_torchvision_does(height: int, width: int,
     assert ours.dtype == np.uint8
     assert ours.flags.c_contiguous
     assert np.abs(ours.astype(int) - expected_of(Image.fromarray(array), 24)).max() <= 1
+
+
+def test_contents_are_decoded_as_files_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg"):
+        Image.fromarray(rng.integers(0, 256, (40, 90, 3), np.uint8)).save(tmp_path / name)
+    files = [tmp_path / "a.png", tmp_path / "b.jpg"]
+    whole = [file.read_bytes() for file in files]
+    first, second, empty, cut, text = decode_contents([*whole, b"", whole[0][:-900], b"cracked"], 16)
+    np.testing.assert_array_equal(first, decode(files[0], 16))
+    np.testing.assert_array_equal(second, decode(files[1], 16))
+    assert (empty, text) == ("not an image", "not an image")
+    assert isinstance(cut, str)
+    assert isinstance(decode_contents(whole[:1], 16, max_pixels=100)[0], str)
+    with pytest.raises(InputError, match="1 pixel or more"):
+        decode_contents(whole, 0)
 
 
 def test_a_long_strip_does_not_fill_the_memory(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Exported models: the same numbers as PyTorch's from raw values, and everything that must go along."""
 
+import copy
 import dataclasses
 import json
 import re
@@ -17,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import norm
+from sklearn.datasets import load_iris
 from typer.testing import CliRunner
 
 from data_tables import messy, problems_of
-from tunelater import export
+from tunelater import LCTClassifier, export, recipes
 from tunelater.calibration import Platt
 from tunelater.cli import app
 from tunelater.config import Config, FiLMConfig, ImagesConfig, ModelConfig
@@ -35,9 +37,11 @@ from tunelater.distributions import LambdaSpace, Linear
 from tunelater.export import export_model, portable
 from tunelater.film import FiLM, LossConditional
 from tunelater.models import build
+from tunelater.multiclass import ClassPoint, at_shares
 from tunelater.points import OperatingPoint
-from tunelater.problems import DoubtfulInputWarning
+from tunelater.problems import DoubtfulInputWarning, InputError
 from tunelater.runs import Run
+from tunelater.scoring import score_classes
 from tunelater.workflow import fit, predict
 
 ROOT = Path(__file__).parents[1]
@@ -51,11 +55,12 @@ needs_onnx = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """On a table with every kind of column."""
+    """Of the network that `fit` takes for a table, an ensemble with embeddings, on every kind of column."""
+    config = dataclasses.replace(recipes.tables(), epochs=8, early_stopping=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DoubtfulInputWarning)
         out = tmp_path_factory.mktemp("messy") / "run"
-        return fit(messy(600), target="label", positive="fraud", out=out, config=Config(epochs=8, early_stopping=None))
+        return fit(messy(600), target="label", positive="fraud", out=out, config=config)
 
 
 @pytest.fixture(scope="module")
@@ -256,16 +261,24 @@ def test_other_spellings_of_a_category_mean_it(run: Run) -> None:
 # ------------------------------------------------------------------------------------------------------------- families
 
 
+SMALL: dict[str, Any] = {"width": 8, "depth": 2, "dropout": 0.0}
+
+
 def wide(
-    loss: str, film: FiLMConfig, head: Any = "linear", names: tuple[str, ...] = ("a", "b")
+    loss: str,
+    film: FiLMConfig,
+    head: Any = "linear",
+    names: tuple[str, ...] = ("a", "b"),
+    trunk: str = "mlp",
+    **more: Any,
 ) -> tuple[Run, pd.DataFrame]:
     """An untrained run of some columns whose margins span hundreds."""
     rng = np.random.default_rng(0)
     features = pd.DataFrame(rng.standard_normal((1000, len(names))), columns=list(names))
     schema = tables.TableSchema(dict.fromkeys(names, "numeric"), "y", "1", "0")
-    form = TableForm(schema, Preprocessor("standard").fit(features, schema), (*names, "y"))
-    options = {"width": 8, "depth": 2, "dropout": 0.0}
-    config = Config(loss=loss, film=film, model=ModelConfig(options=options, head=head))
+    scaled: Any = "quantile" if "embedding" in more else "standard"
+    form = TableForm(schema, Preprocessor(scaled).fit(features, schema), (*names, "y"))
+    config = Config(loss=loss, film=film, model=ModelConfig(trunk, SMALL | more, head))
     model = build(config, **form.shape).eval()
     rows = dict.fromkeys(("train", "validation", "test"), np.arange(0))
     run = Run(config, model, form, {"class_counts": [990, 10], "fingerprint": "none"}, rows, {})
@@ -300,6 +313,15 @@ def test_every_family_and_every_place_of_lambda(case: str, tmp_path: Path) -> No
     check_onnx(done.out, run, cells(features, list(done.description["inputs"])), run.form.split(features), lambdas)
 
 
+@needs_onnx
+def test_an_ensemble_with_waves_and_lambda_in_its_layers(tmp_path: Path) -> None:
+    film = FiLMConfig(placement="stages", start="identity")
+    run, features = wide("focal", film, trunk="tabm", members=3, embedding="periodic")
+    done = export_model(run, tmp_path / "model.onnx")
+    x = cells(features, list(done.description["inputs"]))
+    check_onnx(done.out, run, x, run.form.split(features), CASES["focal"][-1])
+
+
 @pytest.mark.parametrize("case", ["focal", "vs"])
 def test_families_as_exported_programs(case: str, tmp_path: Path) -> None:
     loss, film, head, lambdas = CASES[case]
@@ -310,34 +332,239 @@ def test_families_as_exported_programs(case: str, tmp_path: Path) -> None:
 
 
 @needs_onnx
-def test_half_precision_and_columns_that_are_called_as_inputs_are(tmp_path: Path) -> None:
-    run, features = wide("vs", FiLMConfig(start="identity"), names=("prior", "logit", "tau", "column.prior"))
-    features /= 200
-    done = export_model(run, tmp_path / "model.onnx", half=True)
-    model, x = portable(run, half=True), cells(features, list(done.description["inputs"]))
-    lam, prior = {"gamma": 0.1, "tau": 1.0}, 0.1
-    with torch.no_grad():
-        at = {name: torch.tensor(value) for name, value in lam.items()}
-        expected, _ = model(codes(x, list(done.description["inputs"])), at, torch.tensor(prior, dtype=torch.float64))
-    session = session_of(done.out)
-    for n in BATCHES:
-        some = {name: values[:n] for name, values in x.items()}
-        at_ = {name: np.array(value, np.float32) for name, value in lam.items()} | {"prior": np.array(prior)}
-        odds, probability = session.run(None, some | at_)
-        # Of the same float16 weights: sums are rounded in another order. Of float32: weights are rounded too.
-        np.testing.assert_allclose(odds, expected.numpy()[:n], rtol=2e-3, atol=2e-3)
-        full = of_library(run, run.form.split(features.iloc[:n]), lam, prior)
-        np.testing.assert_allclose(odds, full, rtol=5e-3, atol=5e-3)
-        np.testing.assert_allclose(probability, expit(full), atol=2e-3)
-    assert done.description["trunk"] == "float16"
+def test_columns_that_are_called_as_inputs_are(tmp_path: Path) -> None:
+    run, features = wide("vs", FiLMConfig(), names=("prior", "logit", "tau", "column.prior"))
+    done = export_model(run, tmp_path / "model.onnx")
+    x = cells(features, list(done.description["inputs"]))
     assert set(x) == {"column.prior", "column.logit", "column.tau", "column.column.prior"}
+    check_onnx(done.out, run, x, run.form.split(features), [{"gamma": 0.1, "tau": 1.0}])
+
+
+# -------------------------------------------------------------------------------------------------------------- float16
+
+
+def rounded(run: Run) -> Run:
+    """The run with float32 weights that went through float16: what an export in float16 stands for."""
+    model = copy.deepcopy(run.model)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1 and "parametrizations" not in name:
+                weight.copy_(weight.half().float())
+    return dataclasses.replace(run, model=model)
+
+
+@pytest.mark.parametrize("suffix", [pytest.param(".onnx", marks=needs_onnx), ".pt2"])
+def test_weights_in_float16_are_those_of_pytorch_rounded(run: Run, suffix: str, tmp_path: Path) -> None:
+    done = export_model(run, tmp_path / f"model{suffix}", half=True)
+    inputs = done.description["inputs"]
+    frame = tables.conform(messy(1000, seed=1), run.form.schema)
+    samples, x = run.form.split(frame), cells(frame, inputs)
+    if suffix == ".onnx":
+        check_onnx(done.out, rounded(run), x, samples, lambdas_of(run))
+    else:
+        check_torch(done.out, rounded(run), codes(x, inputs), samples, lambdas_of(run))
+    assert done.description["weights"] == "float16"
+
+
+@pytest.mark.parametrize("suffix", [pytest.param(".onnx", marks=needs_onnx), ".pt2"])
+def test_files_say_nothing_of_where_they_were_made(suffix: str, tmp_path: Path) -> None:
+    run, _ = wide("vs", FiLMConfig())
+    done = export_model(run, tmp_path / f"model{suffix}")
+    content = done.out.read_bytes()
+    assert b"tunelater" in content
+    assert str(Path(export.__file__).parent).encode() not in content
+    assert str(tmp_path).encode() not in content
+
+
+@needs_onnx
+def test_no_large_constant_is_in_a_file_twice(onnx_file: Path) -> None:
+    import onnx
+
+    constants = [onnx.numpy_helper.to_array(each) for each in onnx.load(onnx_file).graph.initializer]
+    contents = [(each.dtype, each.shape, each.tobytes()) for each in constants if each.size > 8]
+    assert contents
+    assert len(set(contents)) == len(contents)
+
+
+def test_float16_moves_log_odds_in_the_third_digit(run: Run) -> None:
+    frame = tables.conform(messy(1000, seed=1), run.form.schema)
+    samples = run.form.split(frame)
+    for lam in lambdas_of(run):
+        full, half = (of_library(each, samples, lam, 0.1) for each in (run, rounded(run)))
+        assert 0 < np.abs(half - full).max() < 5e-3 * np.abs(full).max()
+        np.testing.assert_allclose(expit(half), expit(full), atol=2e-3)
+
+
+@pytest.mark.parametrize("suffix", [pytest.param(".onnx", marks=needs_onnx), ".pt2"])
+def test_float16_halves_the_file_of_a_large_network(suffix: str, tmp_path: Path) -> None:
+    run, _ = wide("vs", FiLMConfig(), width=512)
+    full = export_model(run, tmp_path / f"full{suffix}").out.stat().st_size
+    half = export_model(run, tmp_path / f"half{suffix}", half=True).out.stat().st_size
+    assert full > 4 * sum(weight.numel() for weight in run.model.parameters())
+    assert half < 0.55 * full
+
+
+def test_weights_that_float16_has_no_room_for_stay_float32() -> None:
+    run, features = wide("vs", FiLMConfig())
+    with torch.no_grad():
+        run.model.trunk.layers[0].weight[0, 0] = 1e6
+    model = portable(run, half=True)
+    x = {"numeric": torch.tensor(features.to_numpy())}
+    lam = {"gamma": torch.tensor(0.1), "tau": torch.tensor(1.0)}
+    with torch.no_grad():
+        odds, _ = model(x, lam, torch.tensor(0.5, dtype=torch.float64))
+    assert odds.isfinite().all()
+    assert model.model.trunk.layers[0].weight[0, 0] == 1e6
+    assert {weight.dtype for weight in model.model.parameters()} == {torch.float16, torch.float32}
+
+
+# -------------------------------------------------------------------------------------------------------- scikit-learn
+
+
+def iris() -> tuple[pd.DataFrame, pd.Series]:
+    """With noise, so that classes overlap."""
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    noise = np.random.default_rng(1).normal(0, 0.8, X.shape)
+    order = np.random.default_rng(0).permutation(len(X))
+    return (X + noise).iloc[order], pd.Series(load_iris().target_names[y], name="kind").iloc[order]
+
+
+def classifier(loss: str = "vs", **options: Any) -> LCTClassifier:
+    return LCTClassifier(loss, epochs=15, width=16, depth=1, learning_rate=0.01, random_state=0, **options)
+
+
+@pytest.fixture(scope="module")
+def three() -> LCTClassifier:
+    X, y = iris()
+    model = classifier().fit(X[:90], y[:90])
+    model.tune(X[90:], y[90:], maximize="macro_f1", grid=2)
+    return model
+
+
+def check_classes(model: LCTClassifier, path: Path, x: Any, samples: Any) -> None:
+    """Log posteriors and probabilities of all classes, at every lambda, at shares of all kinds."""
+    run, pt2 = model.run_, path.suffix == ".pt2"
+    program: Any = torch.export.load(path).module() if pt2 else session_of(path)
+    for lam in lambdas_of(run):
+        scores = score_classes(run.model, samples, {name: np.array([v]) for name, v in lam.items()}, run.family)
+        for shares in ((0.2, 0.3, 0.5), (1e-6, 0.5 - 1e-6, 0.5)):
+            expected = at_shares(scores.log_posterior[0].astype(float), scores.prior, np.array(shares))
+            for n in BATCHES:
+                some = {name: values[:n] for name, values in x.items()}
+                if pt2:
+                    at = {name: torch.tensor(value) for name, value in lam.items()}
+                    with torch.no_grad():
+                        made = program(some, at, torch.tensor(shares, dtype=torch.float64))
+                    odds, probability = (values.numpy() for values in made)
+                else:
+                    feed = {name: np.array(value, np.float32) for name, value in lam.items()}
+                    odds, probability = program.run(None, some | feed | {"prior": np.array(shares)})
+                assert odds.shape == probability.shape == (n, 3)
+                largest = np.abs(expected).max()
+                np.testing.assert_allclose(odds, expected[:n], rtol=1e-5, atol=1e-5 * max(1, largest / 10))
+                np.testing.assert_allclose(probability, np.exp(expected[:n]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "suffix"),
+    [
+        pytest.param("vs", ".onnx", marks=needs_onnx),
+        pytest.param("focal", ".onnx", marks=needs_onnx),
+        ("ldam", ".pt2"),
+        ("weighted_cross_entropy", ".pt2"),
+    ],
+)
+def test_several_classes(loss: str, suffix: str, tmp_path: Path) -> None:
+    X, y = iris()
+    model = classifier(loss, film="stages" if loss == "focal" else "features").fit(X, y)
+    done = model.export(tmp_path / f"model{suffix}")
+    assert done.description["classes"] == model.classes_.tolist()
+    assert sum(done.description["training_prior"]) == pytest.approx(1)
+    many = X.sample(1000, replace=True, random_state=0)
+    x = cells(many, done.description["inputs"])
+    samples = model.run_.form.split(tables.conform(many, model.run_.form.schema))
+    check_classes(model, done.out, x if suffix == ".onnx" else codes(x, done.description["inputs"]), samples)
+    exec(done.snippet, made := {})
+    assert made["probability"].shape == (1, 3)
+
+
+@needs_onnx
+def test_points_among_classes_decide_in_other_programs(three: LCTClassifier, tmp_path: Path) -> None:
+    X, y = iris()
+    dear = three.at(None)
+    dear.tune(X[90:], y[90:], cost=[[0, 1, 9], [1, 0, 1], [5, 1, 0]], grid=2).save(tmp_path / "dear.json")
+    assert isinstance(three.point_, ClassPoint)
+    done = three.export(tmp_path / "model.onnx", at=[three.point_, tmp_path / "dear.json"])
+    assert ClassPoint.load(tmp_path / "model.point.json") == three.point_
+    session, names = session_of(done.out), done.description["classes"]
+    for model, point in zip((three, dear), json.loads(described(session)["points"]), strict=True):
+        at = {name: np.array(value, np.float32) for name, value in point["lam"].items()}
+        at["prior"] = np.array([point["prior"][name] for name in names])
+        rule, probability = session.run(None, cells(X, done.description["inputs"]) | at)
+        if point["cost"] is not None:
+            costs = np.array(point["cost"])
+            rule = -np.log(probability @ (costs - np.diag(costs)[:, None]))
+        rule = rule + [point["offsets"][name] for name in names]
+        second, best = np.sort(rule)[:, -2:].T
+        sure = best - second > 1e-3
+        assert (np.array(names)[rule.argmax(1)] == model.predict(X))[sure].all()
+        assert sure.mean() > 0.9
+
+
+@pytest.mark.parametrize("suffix", [pytest.param(".onnx", marks=needs_onnx), ".pt2"])
+def test_an_array_is_one_input(suffix: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((1000, 5))
+    y = np.where(X[:, 0] + X[:, 3] > 1.5, "ill", "well")
+    X[:, 1] = 7.0  # which is left out
+    X[rng.random(X.shape) < 0.05] = np.nan
+    X[:, 1] = 7.0
+    model = classifier(pos_label="ill").fit(X, y)
+    done = model.export(tmp_path / f"model{suffix}")
+    assert done.description["inputs"] == [{"input": "X", "kind": "array", "type": "float64", "shape": ["N", 5]}]
+    assert done.description["classes"] == ["well", "ill"]
+    features = pd.DataFrame(X, columns=[f"x{i}" for i in range(5)])
+    samples = model.run_.form.split(features[[*model.run_.form.schema.columns]])
+    if suffix == ".onnx":
+        check_onnx(done.out, model.run_, {"X": X}, samples, lambdas_of(model.run_))
+    else:
+        check_torch(done.out, model.run_, {"X": torch.from_numpy(X)}, samples, lambdas_of(model.run_))
+    exec(done.snippet, made := {})
+    assert made["probability"].shape == (1,)
+
+
+def test_the_command_exports_a_saved_classifier_with_its_point(three: LCTClassifier, tmp_path: Path) -> None:
+    three.save(tmp_path / "saved")
+    result = CliRunner().invoke(app, ["export", str(tmp_path / "saved"), str(tmp_path / "model.pt2")])
+    assert result.exit_code == 0, result.output
+    assert ClassPoint.load(tmp_path / "model.point.json") == three.point_
+    arguments = ["export", str(tmp_path / "saved"), str(tmp_path / "other.pt2"), "--at"]
+    result = CliRunner().invoke(app, [*arguments, str(tmp_path / "model.point.json")])
+    assert result.exit_code == 0, result.output
+    assert ClassPoint.load(tmp_path / "other.model.point.json") == three.point_
+
+
+def test_points_of_another_kind_or_model_are_told(
+    three: LCTClassifier, run: Run, point: OperatingPoint, tmp_path: Path
+) -> None:
+    among = three.point_
+    assert isinstance(among, ClassPoint)
+    out = tmp_path / "model.pt2"
+    for call, told in (
+        (lambda: three.export(out, at=point), "3 classes is a ClassPoint of `tune`, or its file; got OperatingPoint"),
+        (lambda: three.export(out, at=dataclasses.replace(among, model="0" * 16)), "belongs to model 0000"),
+        (lambda: export_model(run, out, at=among), "got ClassPoint"),
+    ):
+        (problem,) = problems_of(call)
+        assert told in problem
+    assert not list(tmp_path.iterdir())
 
 
 # --------------------------------------------------------------------------------------------------------------- images
 
 
-@needs_onnx
-def test_images_are_bytes(tmp_path: Path) -> None:
+def run_on_images() -> tuple[Run, NDArray, ImageSplit]:
+    """A small network, a thousand images as bytes, and the same as the library has them."""
     images = ImagesConfig(size=8, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
     space = LambdaSpace(gamma=0.1, tau=Linear(0, 3, 0.33))
     config = Config(lambdas=space, model=ModelConfig("resnet32"), images=images)
@@ -352,18 +579,63 @@ def test_images_are_bytes(tmp_path: Path) -> None:
     for _ in range(20):
         model.trunk(samples.inputs(slice(0, 100)))  # batch normalisation learns what is usual
     model.eval()
+    return run, pixels, samples
+
+
+@needs_onnx
+@pytest.mark.parametrize("half", [False, True])
+def test_images_are_bytes(half: bool, tmp_path: Path) -> None:
+    run, pixels, samples = run_on_images()
+    lambdas = [{"gamma": 0.1, "tau": 1.5}]
+    expected = rounded(run) if half else run
+    done = export_model(run, tmp_path / "model.onnx", half=half)
+    check_onnx(done.out, expected, {"image": pixels}, samples, lambdas)
+    done = export_model(run, tmp_path / "model.pt2", half=half)
+    check_torch(done.out, expected, {"image": torch.from_numpy(pixels)}, samples, lambdas)
+
+
+@needs_onnx
+def test_the_description_of_images_is_enough_to_feed_them(tmp_path: Path) -> None:
+    """By its words alone: bytes in its order, from what another program normalises by its mean and deviation."""
+    run, _, samples = run_on_images()
     done = export_model(run, tmp_path / "model.onnx")
-    assert done.description["inputs"] == [{"input": "image", "kind": "image", "shape": ["N", 8, 8, 3]}]
-    check_onnx(done.out, run, {"image": pixels}, samples, [{"gamma": 0.1, "tau": 1.5}])
-    done = export_model(run, tmp_path / "model.pt2")
-    check_torch(done.out, run, {"image": torch.from_numpy(pixels)}, samples, [{"gamma": 0.1, "tau": 1.5}])
+    (told,) = json.loads(described(session_of(done.out))["inputs"])
+    mean, std = (np.array(told["inside"][name]) for name in ("mean", "std"))
+    x = samples.inputs(slice(0, 50)).numpy().transpose(0, 2, 3, 1)
+    assert told["axes"] == ["sample", "row", "column", "colour"]
+    assert told["colours"] == ["red", "green", "blue"]
+    assert x.shape[1:] == tuple(told["shape"][1:])
+    back = np.round((x * std + mean) * 255).astype(told["type"])
+    np.testing.assert_array_equal(back, samples.pixels[:50].permute(0, 2, 3, 1))  # type: ignore[union-attr]
+
+
+def test_images_of_any_size_are_told_to_have_no_graph(tmp_path: Path) -> None:
+    run, _, _ = run_on_images()
+    form = ImageForm(dataclasses.replace(run.form.images, size=None), run.form.labels)  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"images\.size"):
+        export_model(dataclasses.replace(run, form=form), tmp_path / "model.pt2")
+    assert not list(tmp_path.iterdir())
 
 
 # ------------------------------------------------------------------------------------------------------ what goes along
 
 
-def schema_of_points() -> dict[str, Any]:
-    return json.loads((ROOT / "docs" / "schemas" / "operating-point.schema.json").read_text(encoding="utf-8"))
+def schema_of_points(name: str = "operating-point") -> dict[str, Any]:
+    return json.loads((ROOT / "src" / "tunelater" / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8"))
+
+
+def test_points_among_classes_are_what_their_schema_says(three: LCTClassifier) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema, point = schema_of_points("class-point"), three.point_
+    assert isinstance(point, ClassPoint)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    costs = dataclasses.replace(point, cost=[[0, 1, 9], [1, 0, 1], [5, 1, 0]], simpler_than=point.lam)
+    for some in (point, costs):
+        validator.validate(json.loads(some.to_json()))
+    for wrong in ({"prior": {"setosa": 1.0}}, {"lam": {"tau": "1"}}, {"offsets": {}}, {"more": 1}):
+        assert not validator.is_valid(json.loads(point.to_json()) | wrong)
+    assert set(schema["properties"]) == {field.name for field in dataclasses.fields(ClassPoint)} | {"format"}
 
 
 def test_points_are_what_their_schema_says(point: OperatingPoint) -> None:
@@ -435,7 +707,18 @@ def test_example_server(onnx_file: Path, point: OperatingPoint, monkeypatch: pyt
         rows = [{"amount": 12.5, "colour": "red", "flag": 1}, {}]
         answers = ask(rows=rows)
         elsewhere = ask(rows=rows, prior=0.5)
-        refused = ask(rows=rows, prior=1)
+        refused = [
+            ask(rows=rows, prior=1),
+            ask(rows=rows, piror=0.1),
+            ask(rows=[{"amuont": 1.0}]),
+            ask(rows=rows, **{"lambda": {"tau": 3.5}}),
+            ask(rows=rows, **{"lambda": {"tau": None}}),
+            ask(rows=rows, **{"lambda": [1]}),
+            ask(rows=[{"amount": "many"}]),
+            ask(rows=[{"amount": [1.0]}]),
+            ask(rows=[]),
+        ]
+        low, high = (ask(rows=rows, threshold=share) for share in (1e-9, 1 - 1e-9))
     finally:
         server.shutdown()
         server.server_close()
@@ -446,7 +729,13 @@ def test_example_server(onnx_file: Path, point: OperatingPoint, monkeypatch: pyt
         assert answer["probability"] == pytest.approx(expit(answer["log_odds"]), abs=1e-6)
         expected = "fraud" if answer["log_odds"] >= point.log_odds_threshold else "fine"
         assert answer["prediction"] == moved["prediction"] == expected
-    assert "'prior' lies in (0, 1)" in refused["error"]
+    told = [" ".join(answer) for answer in refused]
+    assert told == ["error"] * len(refused)
+    for answer, part in zip(
+        refused, ("'prior' lies in (0, 1)", "no piror", "no amuont", "training drew it"), strict=False
+    ):
+        assert part in answer["error"]
+    assert [{answer["prediction"] for answer in answers} for answers in (low, high)] == [{"fraud"}, {"fine"}]
     assert len((ROOT / "examples" / "serve_onnx.py").read_text(encoding="utf-8").splitlines()) < 80
 
 

@@ -1,5 +1,6 @@
 """Trackers: MLflow models, and trainings followed in TensorBoard and Weights & Biases."""
 
+import base64
 import dataclasses
 import gc
 import os
@@ -20,11 +21,19 @@ from data_tables import messy, problems_of
 from tunelater import trackers
 from tunelater.calibration import Platt
 from tunelater.cli import app
-from tunelater.config import Config
+from tunelater.config import Config, ImagesConfig, ModelConfig
+from tunelater.data.image_form import ImageForm
+from tunelater.data.tables import conform
+from tunelater.estimator import LCTClassifier
+from tunelater.models import build
 from tunelater.points import OperatingPoint
 from tunelater.problems import DoubtfulInputWarning, InputError
 from tunelater.runs import Run
-from tunelater.workflow import fit, predict
+from tunelater.workflow import fit, predict, predictions_of
+
+pytestmark = pytest.mark.xdist_group(
+    "trackers"
+)  # MLflow takes seconds to import and to make its database, in each process
 
 SMALL = Config(epochs=3, early_stopping=None)
 
@@ -109,8 +118,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def point(run: Run) -> OperatingPoint:
-    lam = {"gamma": 0.1, "tau": 1.0}
-    return OperatingPoint(lam, float(expit(-1.0)), -1.0, 0.05, model=run.id, calibration=Platt(0.3, 1.2))
+    """Which alerts on half of some rows."""
+    at = OperatingPoint({"gamma": 0.1, "tau": 1.0}, 0.5, 0.0, 0.05, model=run.id, calibration=Platt(0.3, 1.2))
+    rows = run.form.split(conform(messy(100, seed=4), run.form.schema))  # type: ignore[attr-defined]
+    median = float(predictions_of(run, at, rows).to_pandas()["log_odds"].median())
+    return dataclasses.replace(at, log_odds_threshold=median, threshold=float(expit(median)))
 
 
 @pytest.fixture(scope="module")
@@ -165,20 +177,114 @@ def test_lambda_threshold_and_prior_are_parameters(
     made = asked(logged, frame, **lam, prior=0.5, threshold=0.7)
     pd.testing.assert_frame_equal(made, of_tunelater(run, moved, frame, tmp_path), check_dtype=False)
     assert ((made["probability"] >= 0.7) == (made["prediction"] == "fraud")).all()
-    elsewhere = asked(logged, frame, prior=0.5)
-    shift = elsewhere["log_odds"] - asked(logged, frame)["log_odds"]
-    np.testing.assert_allclose(shift, logit(0.5) - logit(point.prior), rtol=1e-9)
+
+
+def test_another_prior_moves_probabilities_and_no_decision(logged: Any, point: OperatingPoint) -> None:
+    """Calibrated probabilities too, by the priors' odds; decisions follow a threshold that is given with the prior."""
+    frame = messy(100, seed=4)
+    here, elsewhere = asked(logged, frame), asked(logged, frame, prior=0.5)
+    shift = logit(0.5) - logit(point.prior)
+    np.testing.assert_allclose(elsewhere["log_odds"] - here["log_odds"], shift, rtol=1e-9)
+    np.testing.assert_allclose(logit(elsewhere["probability"]) - logit(here["probability"]), shift, rtol=1e-6)
+    assert 0 < (here["prediction"] == "fraud").mean() < 1
+    assert (elsewhere["prediction"] == here["prediction"]).all()
+    given = asked(logged, frame, prior=0.5, threshold=point.threshold)
+    assert ((given["log_odds"] >= logit(point.threshold)) == (given["prediction"] == "fraud")).all()
+    assert (given["prediction"] != here["prediction"]).any()
+
+
+def test_another_prior_is_the_same_to_the_classifier_and_to_models_of_mlflow() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    y = X[:, 0] + rng.normal(size=300) > 1.5
+    model = LCTClassifier(trunk="mlp", epochs=3, random_state=0).fit(X[:200], y[:200])
+    point = dataclasses.replace(model.tune(X[200:], y[200:], maximize="f1", grid=2), calibration=Platt(0.3, 1.2))
+    model = model.at(point)
+    samples = model.run_.form.split(pd.DataFrame(X, columns=["x0", "x1", "x2"]))
+    for prior in (0.05, 0.5):
+        made = predictions_of(model.run_, point, samples, prior).to_pandas()
+        np.testing.assert_allclose(made["probability"], model.predict_proba(X, prior=prior)[:, 1], rtol=1e-4)
+        assert ((made["prediction"] == model.run_.form.labels[1]) == model.predict(X)).all()
+
+
+def test_a_threshold_that_rounds_to_one_stays_what_it_is(logged: Any, run: Run, point: OperatingPoint) -> None:
+    from tunelater.pyfunc import _asked
+
+    extreme = dataclasses.replace(point, log_odds_threshold=50.0, threshold=1.0)
+    moved, prior = _asked(extreme, {"prior": 0.2, "threshold": None}, run)
+    assert (moved.log_odds_threshold, prior) == (50.0, 0.2)
+    moved, _ = _asked(extreme, {"prior": 0.2, "threshold": 0.3}, run)
+    assert moved.log_odds_threshold == pytest.approx(logit(0.3) - logit(0.2) + logit(point.prior))
 
 
 def test_parameters_are_in_the_signature_with_the_points_defaults(logged: Any, point: OperatingPoint) -> None:
     params = {param.name: param.default for param in logged.info.signature.params}
-    assert params == {**point.lam, "threshold": point.threshold, "prior": point.prior}
+    assert params == {**point.lam, "threshold": None, "prior": point.prior}
+
+
+def test_columns_of_the_result_are_in_the_signature(logged: Any) -> None:
+    """Which registries ask for."""
+    made = asked(logged, messy(5))
+    of = {"double": "float64", "string": "str", "boolean": "bool"}
+    assert {column.name: of[column.type.name] for column in logged.info.signature.outputs} == {
+        name: str(dtype) for name, dtype in made.dtypes.items()
+    }
 
 
 def test_wrong_parameters_are_told_at_once(logged: Any) -> None:
     with pytest.raises(InputError) as caught:
         asked(logged, messy(5), prior=1.0, threshold=0.0, tau=-1.0)
     assert len(caught.value.problems) == 3
+
+
+@pytest.fixture(scope="module")
+def images(logged: Any) -> Any:
+    """A model of images with its run, its point, and a folder of images."""
+    pillow = pytest.importorskip("PIL.Image")
+    folder = logged.folder / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        pillow.fromarray(rng.integers(0, 256, (20 + i, 30, 3), np.uint8)).save(folder / f"{i}.png")
+    config = Config(model=ModelConfig("resnet32"), images=ImagesConfig(size=16))
+    assert config.images is not None
+    splits = ("train", "validation", "test")
+    hashes = {name: np.empty((0, 1), np.uint64) for name in splits}
+    facts = {"class_counts": [990, 10], "fingerprint": "none"}
+    form = ImageForm(config.images, ("sound", "cracked"))
+    run = Run(config, build(config).eval(), form, facts, {name: np.arange(0) for name in splits}, hashes)
+    at = OperatingPoint({"gamma": 0.1, "tau": 1.0}, float(expit(-4.0)), -4.0, 0.05, model=run.id)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow
+
+        from tunelater.pyfunc import log_model
+
+        with mlflow.start_run():
+            model = mlflow.pyfunc.load_model(log_model(run, at).model_uri)
+    return types.SimpleNamespace(model=model, run=run, point=at, folder=folder)
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_mlflow_predicts_images_as_the_library(images: Any, as_text: bool, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DoubtfulInputWarning)
+        predict(images.run, images.folder, at=images.point, out=tmp_path / "out.parquet")
+    expected = pd.read_parquet(tmp_path / "out.parquet")
+    contents: list[Any] = [(images.folder / name).read_bytes() for name in expected["path"]]
+    if as_text:  # as in a request
+        contents = [base64.b64encode(each).decode() for each in contents]
+    made = asked(images, pd.DataFrame({"image": contents}))
+    pd.testing.assert_frame_equal(made, expected.drop(columns="path"), check_dtype=False)
+    assert len(set(made["log_odds"])) == 6
+
+
+def test_images_that_mlflow_cannot_read_are_told_at_once(images: Any) -> None:
+    sound = (images.folder / "0.png").read_bytes()
+    with pytest.raises(InputError, match=r"got 3 of 4 not: row 1 \(not an image\), row 2 .*, row 3"):
+        asked(images, pd.DataFrame({"image": [sound, b"cracked", sound[:60], "no base64"]}))
+    with pytest.raises(InputError, match=r"column 'image', .*; got path"):
+        asked(images, pd.DataFrame({"path": ["0.png"]}))
 
 
 def test_what_mlflow_stores_has_no_pickle(logged: Any) -> None:

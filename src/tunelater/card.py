@@ -4,29 +4,40 @@ points and labelled data say. What only people know is marked to be written.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import warnings
+import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tunelater import __version__
 from tunelater.assessment import assess
-from tunelater.calibration import draw_reliability, problems_of_diagram
+from tunelater.calibration import Reliability, draw_reliability, problems_of_diagram
 from tunelater.data.forms import Data
 from tunelater.data.image_form import ImageForm, ImageSource
 from tunelater.data.table_form import TableForm
 from tunelater.intervals import Estimate
 from tunelater.needs import MISSING, MOST_VALUES, Columns, Need
 from tunelater.points import OperatingPoint
-from tunelater.problems import DoubtfulInputWarning, InputError, Problems
+from tunelater.problems import Problems
 from tunelater.runs import Run, output_problems
-from tunelater.workflow import Evaluation, evaluation, labelled_samples, point_of_run, problems_of, replacing
+from tunelater.scoring import Scores
+from tunelater.workflow import (
+    Evaluation,
+    evaluation_of,
+    labelled_samples,
+    loaded_run,
+    point_of_run,
+    problems_of,
+    problems_of_reading,
+    replacing,
+    run_of_two,
+    scores_at,
+)
 
 TO_WRITE = "*To be written by whoever publishes this model"
 SUBGROUP_METRICS = ("recall", "precision", "fpr")
@@ -53,13 +64,41 @@ class _Group:
     estimates: Mapping[str, Estimate]
 
 
+Points = Mapping[str, OperatingPoint | str | Path] | Sequence[OperatingPoint | str | Path] | OperatingPoint | str | Path
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model card that is not written yet."""
+
+    text: str
+    """Markdown, front matter included."""
+    figures: Mapping[str, Reliability | Path]
+    """The diagrams that it shows, by the names of their files: what to draw, or a file to copy."""
+
+    def save(self, out: Path) -> list[Path]:
+        """Write the card, its diagrams beside it first. Returns what was written, the card first."""
+        places = [out.with_name(name) for name in self.figures]
+        for place, figure in zip(places, self.figures.values(), strict=True):
+            with replacing(place) as partial:
+                drawn = partial.with_suffix(place.suffix)
+                if isinstance(figure, Path):
+                    shutil.copyfile(figure, drawn)
+                else:
+                    draw_reliability({"probability": figure}, drawn)
+                drawn.replace(partial)
+        with replacing(out) as partial:
+            partial.write_text(self.text, encoding="utf-8")
+        return [out, *places]
+
+
 def write_card(
     run: Run | str | Path,
     out: str | Path,
     *,
     data: Data | None = None,
-    at: Sequence[OperatingPoint | str | Path] | OperatingPoint | str | Path = (),
-    groups: Sequence[str] = (),
+    at: Points = (),
+    groups: str | Sequence[str] = (),
     force: bool = False,
     images: ImageSource | None = None,
 ) -> list[Path]:
@@ -67,12 +106,8 @@ def write_card(
 
     Args:
         out: the Markdown file, README.md on the Hub. Diagrams are called after it and the point.
-        data: labelled data to report on, as for `evaluate`: of the table that the run was fitted on its test rows. None
-            reports what the points achieved on the rows that they were chosen on, which flatters them.
-        at: operating points, or their files.
-        groups: columns of `data`, each value of which is reported apart.
+        data, at, groups, images: as for `make_card`.
         force: replace older files.
-        images: how image files are read, for a run on images.
 
     Returns:
         What was written, the card first.
@@ -81,36 +116,128 @@ def write_card(
         InputError: everything wrong with the arguments and the data, or packages that are missing.
     """
     found, out = Problems(), Path(out)
-    given = [at] if isinstance(at, OperatingPoint | str | Path) else list(at)
-    names = [Path(each).stem if isinstance(each, str | Path) else f"point {i + 1}" for i, each in enumerate(given)]
     found.check(out.suffix == ".md", f"a model card is Markdown: --out (out) must end in .md, got {out.name!r}")
-    found.check(len(set(names)) == len(names), f"operating points of a card need files of different names, got {names}")
-    found.add(*_problems_of_hub())
-    figures = [out.with_name(f"{out.stem}-{name.replace(' ', '-')}.png") for name in names] if data is not None else []
+    names = [name for name, _ in named_points(at)]
+    figures = [] if data is None or problems_of_names(names) else [_figure(out.stem, name) for name in names]
+    for place in (out, *(out.with_name(figure) for figure in figures)):
+        found.add(*output_problems(place, force=force, folder=False))
+    return make_card(run, data=data, at=at, groups=groups, images=images, stem=out.stem, problems=list(found)).save(out)
+
+
+def make_card(
+    run: Run | str | Path,
+    *,
+    data: Data | None = None,
+    at: Points = (),
+    groups: str | Sequence[str] = (),
+    images: ImageSource | None = None,
+    stem: str = "README",
+    points_in: str | None = None,
+    problems: Sequence[str] = (),
+) -> Card:
+    """The model card of a run, as far as run, points and data say.
+
+    Args:
+        data: labelled data to report on, as for `evaluate`: of the table that the run was fitted on its test rows. None
+            reports what the points achieved on the rows that they were chosen on, which flatters them.
+        at: operating points, or their files; a dict names them.
+        groups: columns of `data`, each value of which is reported apart.
+        images: how image files are read, for a run on images.
+        stem: what the names of its diagrams begin with.
+        points_in: the folder beside the card in which the points lie, if they do.
+        problems: what the caller found wrong already, to be told with the rest.
+
+    Raises:
+        InputError: everything wrong with the arguments and the data, or packages that are missing.
+    """
+    found = Problems()
+    found.add(*problems, *_problems_of_hub())
+    given, groups = named_points(at), [groups] if isinstance(groups, str) else list(groups)
+    found.add(*problems_of_names([name for name, _ in given]))
     if data is None and groups:
         found.add(f"subgroups are of data: give --data (data), or leave out --group (groups), got {', '.join(groups)}")
     if data is not None and not given:
         found.add("data are reported on at an operating point: give --at (at), or leave out --data (data)")
-    for place in (out, *figures):
-        found.add(*output_problems(place, force=force, folder=False))
-    for figure in figures[:1]:
-        found.add(*problems_of_diagram(figure))
+    if data is not None:
+        found.add(*problems_of_diagram(Path(_figure(stem, ""))))
     loaded: Run | None = None
-    with problems_of(found):
-        loaded = run if isinstance(run, Run) else Run.load(run)
-    points = [point for each in given if (point := point_of_run(each, loaded, found)) is not None]
+    if data is not None:
+        loaded = loaded_run(run, data, found)
+    else:
+        with problems_of(found):
+            loaded = run_of_two(run)
+    found.add(*problems_of_reading(loaded, images))
+    points = {name: point for name, each in given if (point := point_of_run(each, loaded, found)) is not None}
+    values: dict[str, np.ndarray] = {}
+    if loaded is not None and data is not None:
+        with problems_of(found):
+            needed = [column for point in points.values() for column in Need.read(point.needs).columns]
+            columns_read = tuple(dict.fromkeys([*groups, *needed]))
+            samples, split, columns = labelled_samples(
+                loaded, data, "test", ("train", "validation"), images, columns_read
+            )
+            values = {name: _values(columns, name, found) for name in groups}
     found.raise_if_any()
     assert loaded is not None
-    reported = [_reported(loaded, name, point, data, groups, images) for name, point in zip(names, points, strict=True)]
-    for figure, each in zip(figures, reported, strict=False):  # none without data
-        assert each.done is not None
-        with replacing(figure) as partial:
-            drawn = partial.with_suffix(".png")
-            draw_reliability({"probability": each.done.reliability}, drawn)
-            drawn.replace(partial)
-    with replacing(out) as partial:
-        partial.write_text(card_text(loaded, reported, [figure.name for figure in figures]), encoding="utf-8")
-    return [out, *figures]
+    reported = []
+    for name, point in points.items():
+        if data is None:
+            reported.append(_Reported(name, point, None, {}))
+            continue
+        scores = scores_at(loaded, point, samples, split, columns)
+        reported.append(_Reported(name, point, evaluation_of(loaded, point, scores), _of_groups(point, scores, values)))
+    figures: dict[str, Reliability | Path] = {
+        _figure(stem, each.name): each.done.reliability for each in reported if each.done is not None
+    }
+    return Card(_text(loaded, reported, list(figures), points_in), figures)
+
+
+def named_points(at: Points) -> list[tuple[str, OperatingPoint | str | Path]]:
+    """Operating points with their names: a dict's, those of their files, or their numbers."""
+    if isinstance(at, Mapping):
+        return list(at.items())
+    given = [at] if isinstance(at, OperatingPoint | str | Path) else at
+    return [
+        (Path(each).stem if isinstance(each, str | Path) else f"point {i + 1}", each) for i, each in enumerate(given)
+    ]
+
+
+def problems_of_names(names: Sequence[str]) -> list[str]:
+    """Why points cannot be called so, as parts of the names of files."""
+    found = Problems()
+    files = {file_name(name) for name in names}
+    found.check(len(files) == len(names), f"operating points of a card need files of different names, got {names}")
+    bad = [name for name in names if not re.fullmatch(r"[\w.][\w. +-]*", name)]
+    found.check(not bad, f"names of operating points are letters, numbers, ' ', '.', '-' and '_', got {bad}")
+    return list(found)
+
+
+def file_name(name: str) -> str:
+    """The name of an operating point as a part of the names of files."""
+    return name.replace(" ", "-")
+
+
+def _figure(stem: str, name: str) -> str:
+    return f"{stem}-{file_name(name)}.png"
+
+
+def read_card(path: str | Path, run: Run) -> Card:
+    """A card that `write_card` wrote and people went on writing, with the files of its diagrams.
+
+    Raises:
+        InputError: no such file, a card of another model, or a diagram that is not there.
+    """
+    path, found = Path(path), Problems()
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    found.check(path.is_file(), f"there is no model card {path}; make one with `tunelater card`")
+    found.check(
+        not text or run.id in text, f"{path} does not name model {run.id}; make a card of it with `tunelater card`"
+    )
+    figures = {name: path.with_name(name) for name in re.findall(r"!\[[^\]]*\]\(([^()/:\s]+)\)", text)}
+    for figure in figures.values():
+        found.check(figure.is_file(), f"{path} shows {figure}, which is not there")
+    found.raise_if_any()
+    return Card(text, figures)
 
 
 def _problems_of_hub() -> list[str]:
@@ -119,37 +246,18 @@ def _problems_of_hub() -> list[str]:
     return []
 
 
-def _reported(
-    run: Run, name: str, point: OperatingPoint, data: Data | None, groups: Sequence[str], images: ImageSource | None
-) -> _Reported:
-    if data is None:
-        return _Reported(name, point, None, {})
-    done = evaluation(run, data, at=point, images=images)
-    return _Reported(name, point, done, _of_groups(run, point, data, groups, images) if groups else {})
-
-
-def _of_groups(
-    run: Run, point: OperatingPoint, data: Data, groups: Sequence[str], images: ImageSource | None
-) -> dict[str, dict[str, _Group]]:
-    named = tuple(dict.fromkeys([*groups, *Need.read(point.needs).columns]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DoubtfulInputWarning)  # which `evaluation` has told
-        samples, split, columns = labelled_samples(run, data, "test", ("train", "validation"), images, named)
-    problems = Problems()
-    values = {name: _values(columns, name, problems) for name in groups}
-    problems.raise_if_any()
-    scores = run.score(samples, {name: np.array([v]) for name, v in point.lam.items()}, split=split)
-    scores = dataclasses.replace(scores, columns=columns)
+def _of_groups(point: OperatingPoint, scores: Scores, values: Mapping[str, np.ndarray]) -> dict[str, dict[str, _Group]]:
+    """Samples by the value that they have in each column."""
 
     def of(rows: np.ndarray) -> _Group:
         some = scores.take(np.flatnonzero(rows))
         both = 0 < int(some.target.sum()) < len(some.target)
         return _Group(len(some.target), int(some.target.sum()), assess(point, some) if both else {})
 
-    told: dict[str, dict[str, _Group]] = {}
-    for name, texts in values.items():
-        told[name] = {str(value): of(texts == value) for value in sorted(set(texts.tolist()) - {MISSING})}
-    return told
+    return {
+        name: {str(value): of(texts == value) for value in sorted(set(texts.tolist()) - {MISSING})}
+        for name, texts in values.items()
+    }
 
 
 def _values(columns: Columns, name: str, problems: Problems) -> np.ndarray:
@@ -164,14 +272,7 @@ def _values(columns: Columns, name: str, problems: Problems) -> np.ndarray:
 # ------------------------------------------------------------------------------------------- text
 
 
-def card_text(run: Run, reported: Sequence[Any] = (), figures: Sequence[str] = ()) -> str:
-    """The card as Markdown, front matter included.
-
-    Raises:
-        InputError: huggingface_hub is not installed.
-    """
-    if problems := _problems_of_hub():
-        raise InputError(problems)
+def _text(run: Run, reported: Sequence[_Reported], figures: Sequence[str], points_in: str | None) -> str:
     parts = [
         f"# {_title(run)}",
         _summary(run),
@@ -180,7 +281,7 @@ def card_text(run: Run, reported: Sequence[Any] = (), figures: Sequence[str] = (
         _points(run, reported),
         _groups(run, reported),
         _calibration(run, reported, figures),
-        _usage(run),
+        _usage(run, reported, points_in),
         _limits(run, reported),
     ]
     return f"---\n{_front_matter(run, reported)}\n---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
@@ -340,15 +441,19 @@ def _calibration(run: Run, reported: Sequence[_Reported], figures: Sequence[str]
     return "## Calibration\n\n" + "\n\n".join([rule, *told])
 
 
-def _usage(run: Run) -> str:
+def _usage(run: Run, reported: Sequence[_Reported], points_in: str | None) -> str:
     what = "images/" if isinstance(run.form, ImageForm) else "new.csv"
+    chosen = 'point = tune("run", "labelled.csv", maximize="precision", subject_to="recall>=0.9")'
+    points = ""
+    if points_in is not None and reported:
+        names = ", ".join(f"`{points_in}/{file_name(each.name)}.json`" for each in reported)
+        points = f" Its operating points, files for `at`, are {names}."
     return (
-        "## How to use\n\n"
-        "```python\nfrom tunelater import predict, tune\n\n"
-        'point = tune("run", "labelled.csv", maximize="precision", subject_to="recall>=0.9")\n'
+        f"## How to use\n\n```python\nfrom tunelater import predict, tune\n\n{chosen}\n"
         f'predict("run", "{what}", at=point, out="alerts.csv")\n```\n\n'
-        "`run` is the folder that holds this card, if it came from the Hub: `tunelater.hub.HubRun.from_pretrained`. "
-        "`tunelater export run model.onnx` makes a file that runs without Python."
+        "`run` is the folder that holds this card, if it came from the Hub: "
+        f"`tunelater.hub.HubRun.from_pretrained(...).run`.{points} `tunelater export run model.onnx` makes a file that "
+        "runs without Python."
     )
 
 

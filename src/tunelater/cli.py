@@ -662,7 +662,7 @@ def export(
         list[Path] | None,
         typer.Option(help="An operating point to go along; may be repeated.", show_default=False),
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="float16 in the trunk, for GPUs.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Weights in float16: a smaller file.")] = False,
     format: Annotated[
         str | None, typer.Option(metavar="onnx|torch", help="What to write. [by the ending of MODEL]")
     ] = None,
@@ -671,12 +671,17 @@ def export(
     """Write the model as ONNX, or as an exported program of PyTorch, with its preprocessing and its link inside.
 
     Samples, lambda and the prior are its inputs, log posterior odds and the probability its outputs. Operating points
-    go along, in the file and as JSON beside it.
+    go along, in the file and as JSON beside it; of a saved `LCTClassifier`, without --at, its own.
     """
     with _reported():
+        from tunelater.estimator import LCTClassifier
         from tunelater.export import export_model
 
-        done = export_model(run, out, at=at or [], half=half, format=format, force=force)
+        options: dict[str, Any] = {"half": half, "format": format, "force": force}
+        if not at and LCTClassifier.is_saved(run):
+            done = LCTClassifier.load(run).export(out, **options)
+        else:
+            done = export_model(run, out, at=at or [], **options)
         typer.echo(f"Model {done.description['model']}: {done.out}")
         for place in done.points:
             typer.echo(f"Operating point: {place}")

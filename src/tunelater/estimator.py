@@ -45,6 +45,7 @@ from tunelater.data.preprocessing import Preprocessor
 from tunelater.data.splits import Splits, TensorSplit, class_counts
 from tunelater.data.table_form import TableForm
 from tunelater.distributions import LambdaSpace
+from tunelater.export import Exported, export_model
 from tunelater.losses import logit
 from tunelater.metrics import Floats
 from tunelater.models import build
@@ -343,6 +344,8 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
             "positives": int((codes == 1).sum()),
             "splits": {n: {"rows": len(i), "positives": int((codes[i] == 1).sum())} for n, i in rows.items()},
             "class_counts": class_counts(training, k),
+            "classes": self._names,
+            "array": self._array,
         }
         of_split = {name: hashes[index] for name, index in rows.items()}
         self.run_ = Run(trained.config, trained.model, form, facts, rows, of_split)
@@ -586,6 +589,11 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
             self.run_.save(folder)
             publish(folder, Path(path))
 
+    @staticmethod
+    def is_saved(path: str | Path) -> bool:
+        """Whether a folder is one that `save` wrote."""
+        return (Path(path) / "estimator.json").is_file()
+
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote. Nothing in it is executed.
@@ -594,7 +602,7 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
             InputError: no such folder, one that is damaged, or a run of `tunelater fit`.
         """
         run, file = Run.load(path), Path(path) / "estimator.json"
-        if not file.is_file():
+        if not cls.is_saved(path):
             raise InputError(f"run folder {path} was not written by LCTClassifier.save: use tunelater.Run.load")
         try:
             told = json.loads(file.read_text(encoding="utf-8"))
@@ -620,6 +628,34 @@ class LCTClassifier(ClassifierMixin, BaseEstimator):
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{file} is damaged: {type(error).__name__}: {error}") from error
         return made
+
+    def export(
+        self,
+        out: str | Path,
+        *,
+        at: Sequence[OperatingPoint | ClassPoint | str | Path] | OperatingPoint | ClassPoint | str | Path | None = None,
+        half: bool = False,
+        format: str | None = None,
+        force: bool = False,
+    ) -> Exported:
+        """Write the fitted model as one file for other programs, as `tunelater.export.export_model` does of a run.
+
+        Inputs are the columns of the data frame that it was fitted on, or the array as `X`; lambda; and `prior`, the
+        share of the positive class, or of each of K in the order of `classes_`. Outputs of two classes are the log
+        posterior odds and the probability of the positive one, of K the log posteriors and probabilities, (N, K).
+
+        Args:
+            out: ends in .onnx (extra `onnx`) or .pt2.
+            at: points that go along; by default the one that predictions are made at.
+            half, format, force: as for `export_model`.
+
+        Raises:
+            InputError: everything wrong with the arguments; nothing is then written.
+        """
+        check_is_fitted(self)
+        if at is None:
+            at = () if self.point_ is None else self.point_
+        return export_model(self.run_, out, at=at, half=half, format=format, force=force)
 
     # --------------------------------------------------------------------------------------------------------- inputs
 

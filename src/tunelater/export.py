@@ -1,8 +1,11 @@
 """The trained model as one file that other programs run: ONNX, or PyTorch's exported program.
 
 Its inputs are samples as they come (a table's columns before any preprocessing, images as bytes), lambda by name, and
-the prior; its outputs are the log posterior odds by the loss family's link, and the probability. Lambda and the prior
-stay inputs: whoever has the file can still choose. Operating points go along in the file and beside it.
+the prior; its outputs are the log posterior odds by the loss family's link, and the probability (of more than two
+classes the log posteriors and the probabilities of all). Lambda and the prior stay inputs: whoever has the file can
+still choose. Operating points go along in the file and beside it.
+
+Shapes: N samples, K classes.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
 
 from tunelater import __version__
 from tunelater.config import ImagesConfig
@@ -27,10 +32,11 @@ from tunelater.data.portable import PortablePreprocessor
 from tunelater.data.table_form import TableForm
 from tunelater.film import LossConditional
 from tunelater.losses import LossFamily, logit
+from tunelater.multiclass import ClassPoint
 from tunelater.points import OperatingPoint
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 from tunelater.runs import Run, output_problems
-from tunelater.workflow import is_point_file, point_of_run, problems_of, replacing
+from tunelater.workflow import is_point_file, point_among_classes, point_of_run, problems_of, replacing
 
 FORMAT = "tunelater.model/1"
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -41,18 +47,24 @@ DESCRIPTION = "tunelater.json"
 """The description of the model inside of a .pt2 file."""
 _INSIDE = "net."
 _ROWS = 3
+_SMALL = 256
+"""Numbers of a constant that is not worth a cast."""
+
+Point = OperatingPoint | ClassPoint
 
 
 class PortableModel(nn.Module):
-    """Samples, lambda and prior to the log posterior odds of the positive class and its probability.
+    """Samples, lambda and prior to log posteriors and probabilities, by the loss's link.
 
-    The trunk is float32 or float16; what lambda and the link do is float32, and float64 from the margin on.
+    The network computes in float32; what follows its margins (of more than two classes its logits) is float64.
 
     Args:
         model: in evaluation mode; it is copied.
         family: its loss, with the class counts of training.
         inputs: what makes a network's float32 input of the samples.
-        half: whether the trunk is float16.
+        half: round the network's weights to float16 and keep them so. They are widened again where they are used: what
+            is lost is digits of weights, and no sum is rounded or overflows. Vectors (biases, normalisation) and
+            weights beyond float16's range stay float32.
     """
 
     def __init__(self, model: LossConditional, family: LossFamily, inputs: nn.Module, *, half: bool = False) -> None:
@@ -60,38 +72,81 @@ class PortableModel(nn.Module):
         self.inputs = inputs
         self.model = copy.deepcopy(model).cpu().eval()
         self.family = family
-        self.dtype = torch.float16 if half else torch.float32
-        for part in (self.model.trunk, self.model.stages):
-            if part is not None:
-                part.to(self.dtype)
+        self.classes = len(family.class_counts)
+        if half:
+            _keep_in_half(self.model)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The names of the tensors that samples are."""
-        return tuple(self.inputs.columns) if isinstance(self.inputs, PortablePreprocessor) else ("image",)
+        names: tuple[str, ...] = self.inputs.kinds  # type: ignore[assignment]
+        return names
 
     def forward(self, x: Mapping[str, Tensor], lam: Mapping[str, Tensor], prior: Tensor) -> tuple[Tensor, Tensor]:
         """
         Args:
             x: the samples, N rows in each tensor; see `inputs`.
             lam: every hyperparameter of the loss, float32 of shape ().
-            prior: the share of positives, float64 of shape (), in (0, 1).
+            prior: the share of positives, float64 of shape (), in (0, 1); of more than two classes their shares,
+                float64 of shape (K,), which sum to one.
 
         Returns:
-            (N,) float32 each.
+            Log posterior odds and probability of the positive class, (N,) float32 each; of more than two classes the
+            log posteriors and probabilities, (N, K).
         """
         values = {name: value.reshape(1) for name, value in lam.items()}
-        features = self.model.features(self.inputs(x).to(self.dtype), values)
+        exact = {name: value.double() for name, value in lam.items()}
+        features = self.model.features(self.inputs(x), values)
+        if self.classes > 2:
+            logits = self.model.logits(features, values).double()
+            trained = torch.tensor(self.family.class_counts, dtype=torch.float64)
+            moved = self.family.log_posterior(logits, None, **exact) + prior.log() - (trained / trained.sum()).log()
+            log_posterior = moved.log_softmax(-1)
+            return log_posterior.float(), log_posterior.exp().float()
         weight, bias = self.model.margins(values, self.family)
-        margin = features.float() @ weight[0] + bias
-        odds = self.family.link(margin.double(), **{name: value.double() for name, value in values.items()})
+        odds = self.family.link((features @ weight[0] + bias).double(), **exact)
         odds = odds + (prior.log() - (1 - prior).log() - logit(self.family.prior))
         return odds.float(), odds.sigmoid().float()
+
+
+class _Widened(nn.Module):
+    """A weight kept in float16 as the float32 that is computed with."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight.float()
+
+
+def _keep_in_half(model: nn.Module) -> None:
+    for module in list(model.modules()):
+        if isinstance(module, ParametrizationList):  # weights that are computed from others
+            continue
+        for name, weight in list(module.named_parameters(recurse=False)):
+            rounded = weight.detach().half()
+            if weight.ndim > 1 and bool(rounded.isfinite().all()):
+                setattr(module, name, nn.Parameter(rounded, requires_grad=False))
+                register_parametrization(module, name, _Widened(), unsafe=True)  # it changes the type
+
+
+class _Array(nn.Module):
+    """(N, columns) numbers of an array to the preprocessed ones of those that training kept."""
+
+    kinds = ("X",)
+    used: Tensor
+
+    def __init__(self, table: PortablePreprocessor, columns: Sequence[str]) -> None:
+        super().__init__()
+        self.columns = len(columns)
+        self.table = table
+        self.register_buffer("used", torch.tensor([columns.index(name) for name in table.columns["numeric"]]))
+
+    def forward(self, x: Mapping[str, Tensor]) -> Tensor:
+        return self.table({"numeric": x["X"].index_select(1, self.used)})
 
 
 class _Pixels(nn.Module):
     """(N, size, size, 3) bytes to (N, 3, size, size) as `ImageSplit.inputs` normalises them."""
 
+    kinds = ("image",)
     scale: Tensor
     shift: Tensor
 
@@ -113,7 +168,9 @@ def portable(run: Run, *, half: bool = False) -> PortableModel:
     """
     inputs: nn.Module
     if isinstance(run.form, TableForm):
-        inputs = PortablePreprocessor(run.form.preprocessor)
+        inputs = table = PortablePreprocessor(run.form.preprocessor)
+        if run.data.get("array"):
+            inputs = _Array(table, run.form.columns[:-1])  # the last is the target
     elif isinstance(run.form, ImageForm):
         if run.form.images.size is None:
             raise InputError(
@@ -142,7 +199,7 @@ def export_model(
     run: Run | str | Path,
     out: str | Path,
     *,
-    at: Sequence[OperatingPoint | str | Path] | OperatingPoint | str | Path = (),
+    at: Sequence[Point | str | Path] | Point | str | Path = (),
     half: bool = False,
     format: str | None = None,
     force: bool = False,
@@ -152,18 +209,20 @@ def export_model(
     Of a table every column is an input by its name, N values each: float64 for numbers, dates (days since 1970, UTC)
     and truth values (0 or 1), NaN where missing; strings for categories, in the spelling that the library gives them,
     empty where missing. In .pt2 the columns of a kind are one tensor, and categories are integers; the description in
-    the file has their codes. Of images the input is `image`, (N, size, size, 3) bytes: red, green and blue, upright,
-    the shorter side resized to size by Pillow's bilinear filter and the centre cut out, which ONNX cannot do to the
-    byte.
+    the file has their codes. Of an `LCTClassifier` that was fitted on an array the input is `X`, (N, columns) float64.
+    Of images it is `image`, (N, size, size, 3) bytes: red, green and blue, upright, the shorter side resized to size by
+    Pillow's bilinear filter and the centre cut out, which ONNX cannot do to the byte; they are normalised inside.
 
     Every hyperparameter of the loss is an input by its name, a float32 without dimensions, and so is `prior`, a
     float64. Outputs are `logit` and `probability`, (N,) float32. Where a column has the name of another input or of
-    an output, its input is called `column.NAME`.
+    an output, its input is called `column.NAME`. Of K > 2 classes `prior` is (K,), in the order of `classes` in the
+    description, and outputs are (N, K): log posteriors and probabilities.
 
     Args:
         out: ends in .onnx or .pt2.
         at: operating points that go along: in the file, and as JSON beside it (`model.point.json`).
-        half: float16 in the trunk: a file of half the size, for GPUs. Probabilities move, mostly in the third digit.
+        half: the network's weights in float16, which halves their part of the file. It computes in float32 with the
+            rounded weights; log-odds move in the third or fourth digit.
         format: `onnx` or `torch`; by default what `out` ends in.
         force: replace older files.
 
@@ -171,17 +230,20 @@ def export_model(
         InputError: everything wrong with the arguments, or packages that are missing; nothing is then written.
     """
     found, out = Problems(), Path(out)
-    points = [at] if isinstance(at, OperatingPoint | str | Path) else list(at)
+    points = [at] if isinstance(at, Point | str | Path) else list(at)
     format = _format(out, format, found)
     found.add(*output_problems(out, force=force, folder=False))
     beside = _places(out, points, force, found)
     loaded: Run | None = None
     with problems_of(found):
         loaded = run if isinstance(run, Run) else Run.load(run)
-    chosen = [point for at_ in points if (point := point_of_run(at_, loaded, found)) is not None]
+    chosen = [point for each in points if (point := _point(each, loaded, found)) is not None]
+    model: PortableModel | None = None
+    with problems_of(found):
+        model = None if loaded is None else portable(loaded, half=half)
     found.raise_if_any()
     assert loaded is not None
-    model = portable(loaded, half=half)
+    assert model is not None
     description = describe(loaded, model, chosen, half)
     write = _write_onnx if format == "onnx" else _write_torch
     with replacing(out) as partial:
@@ -208,6 +270,14 @@ def _format(out: Path, format: str | None, problems: Problems) -> str:
     return chosen
 
 
+def _point(at: Any, run: Run | None, problems: Problems) -> Point | None:
+    if run is not None and len(run.data["class_counts"]) > 2:
+        with problems_of(problems):
+            return point_among_classes(at, run)
+        return None
+    return point_of_run(at, run, problems)
+
+
 def _places(out: Path, points: Sequence[Any], force: bool, problems: Problems) -> list[Path]:
     """Where the points go: beside the model, by its name and theirs."""
     stems = [Path(point).stem if isinstance(point, str | Path) else "point" for point in points]
@@ -224,8 +294,9 @@ def _places(out: Path, points: Sequence[Any], force: bool, problems: Problems) -
     return places
 
 
-def _warn_of_calibration(points: Sequence[OperatingPoint]) -> None:
-    for kind in dict.fromkeys(point.calibration.kind for point in points if point.calibration is not None):
+def _warn_of_calibration(points: Sequence[Point]) -> None:
+    maps = [point.calibration for point in points if isinstance(point, OperatingPoint)]
+    for kind in dict.fromkeys(each.kind for each in maps if each is not None):
         warnings.warn(
             f"the point's probabilities are calibrated ({kind}) at its lambda and prior, the exported model's are "
             "the link's at any: `calibration` in the point's file says what to apply to its logit; decisions do not "
@@ -238,9 +309,9 @@ def _warn_of_calibration(points: Sequence[OperatingPoint]) -> None:
 # ------------------------------------------------------------------------------------------- what is told of it
 
 
-def describe(run: Run, model: PortableModel, points: Sequence[OperatingPoint], half: bool = False) -> dict[str, Any]:
+def describe(run: Run, model: PortableModel, points: Sequence[Point], half: bool = False) -> dict[str, Any]:
     """What whoever runs the file needs to know, as JSON types."""
-    family = run.family
+    family, several = run.family, model.classes > 2
     return {
         "format": FORMAT,
         "tunelater": __version__,
@@ -248,12 +319,16 @@ def describe(run: Run, model: PortableModel, points: Sequence[OperatingPoint], h
         "data": run.data["fingerprint"],
         "loss": family.name,
         "lambda": {name: _range(run, name) for name in family.hyperparameters},
-        "training_prior": family.prior,
-        "classes": list(run.form.labels),
-        "trunk": "float16" if half else "float32",
+        "training_prior": _shares(family) if several else family.prior,
+        "classes": list(run.data["classes"] if several else run.form.labels),
+        "weights": "float16" if half else "float32",
         "inputs": _columns(run, model.inputs),
         "points": [json.loads(point.to_json()) for point in points],
     }
+
+
+def _shares(family: LossFamily) -> list[float]:
+    return [count / sum(family.class_counts) for count in family.class_counts]
 
 
 def _range(run: Run, name: str) -> dict[str, float]:
@@ -263,10 +338,11 @@ def _range(run: Run, name: str) -> dict[str, float]:
 
 
 def _columns(run: Run, inputs: nn.Module) -> list[dict[str, Any]]:
-    if not isinstance(inputs, PortablePreprocessor):
-        assert isinstance(run.form, ImageForm)
-        size = run.form.images.size
-        return [{"input": "image", "kind": "image", "shape": ["N", size, size, 3]}]
+    if isinstance(inputs, _Array):
+        return [{"input": "X", "kind": "array", "type": "float64", "shape": ["N", inputs.columns]}]
+    if isinstance(run.form, ImageForm):
+        return [_image(run.form.images)]
+    assert isinstance(inputs, PortablePreprocessor)
     assert isinstance(run.form, TableForm)
     schema = run.form.schema
     told = []
@@ -282,18 +358,34 @@ def _columns(run: Run, inputs: nn.Module) -> list[dict[str, Any]]:
     return told
 
 
+def _image(images: ImagesConfig) -> dict[str, Any]:
+    """What bytes go in, and what is done to them inside."""
+    told = {
+        "input": "image",
+        "kind": "image",
+        "type": "uint8",
+        "shape": ["N", images.size, images.size, 3],
+        "axes": ["sample", "row", "column", "colour"],
+        "colours": ["red", "green", "blue"],
+        "before": "upright; the shorter side resized to the size, bilinear with antialiasing; the centre cut out",
+        "inside": {"formula": "(value / 255 - mean) / std", "mean": list(images.mean), "std": list(images.std)},
+    }
+    return told if images.bits is None else told | {"bits": images.bits}
+
+
 def _input_name(column: str, family: LossFamily) -> str:
     taken = {*family.hyperparameters, "prior", *OUTPUTS}
     return f"column.{column}" if column in taken or column.startswith((_INSIDE, "column.")) else column
 
 
-def _snippet_onnx(out: Path, description: Mapping[str, Any], points: Sequence[OperatingPoint]) -> str:
+def _snippet_onnx(out: Path, description: Mapping[str, Any], points: Sequence[Point]) -> str:
     given = {told["input"]: _example(told) for told in description["inputs"][:_ROWS]}
-    cells = ", ".join(f"{name!r}: np.array({value})" for name, value in given.items())
-    at = [f"{name!r}: np.array({value:g}, np.float32)" for name, value in _lambda(description, points).items()]
-    at.append(f"'prior': np.array({points[0].prior if points else description['training_prior']:g})")
+    cells = ", ".join(f"{name!r}: {value}" for name, value in given.items())
+    lam, prior = _place(description, points)
+    at = [f"{name!r}: np.array({value:g}, np.float32)" for name, value in lam.items()]
+    at.append(f"'prior': np.array({prior})")
     start = f"x = {{{cells}}}"
-    if description["inputs"][0]["kind"] != "image":
+    if "column" in description["inputs"][0]:
         empty = '{i.name: np.array([""] if "string" in i.type else [np.nan]) for i in session.get_inputs()}'
         start = f"x = {empty} | {{{cells}}}  # other cells are missing"
     return "\n".join(
@@ -307,34 +399,43 @@ def _snippet_onnx(out: Path, description: Mapping[str, Any], points: Sequence[Op
     )
 
 
-def _lambda(description: Mapping[str, Any], points: Sequence[OperatingPoint]) -> Mapping[str, float]:
-    return points[0].lam if points else {name: of["default"] for name, of in description["lambda"].items()}
+def _place(description: Mapping[str, Any], points: Sequence[Point]) -> tuple[Mapping[str, float], str]:
+    """Lambda, and the prior in Python, of the first point; or the default lambda at the prior of training."""
+    if points:
+        prior: Any = points[0].prior
+        lam, prior = points[0].lam, [*prior.values()] if isinstance(prior, Mapping) else prior
+    else:
+        lam, prior = {name: of["default"] for name, of in description["lambda"].items()}, description["training_prior"]
+    return lam, str([float(f"{share:.6g}") for share in prior]) if isinstance(prior, list) else f"{prior:g}"
 
 
 def _example(told: Mapping[str, Any]) -> str:
-    if told["kind"] == "image":
-        return f"np.zeros({(1, *told['shape'][1:])}, np.uint8)"
+    if "shape" in told:
+        return f"np.zeros({(1, *told['shape'][1:])}, np.{told['type']})"
     if told["kind"] == "categorical":
-        return repr([next(iter(told["codes"]), "")])
-    return "[20000.0]" if told["kind"] == "date" else "[1.0]"
+        return f"np.array({[next(iter(told['codes']), '')]!r})"
+    return f"np.array([{20000.0 if told['kind'] == 'date' else 1.0}])"
 
 
-def _snippet_torch(out: Path, description: Mapping[str, Any], points: Sequence[OperatingPoint]) -> str:
-    kinds = [told["kind"].replace("date", "numeric") for told in description["inputs"]]
-    tensors = {kind: f"torch.full((1, {kinds.count(kind)}), torch.nan, dtype=torch.float64)" for kind in kinds}
-    if "categorical" in tensors:
-        tensors["categorical"] = f"torch.zeros(1, {kinds.count('categorical')}, dtype=torch.int64)"
-    if "image" in tensors:
-        tensors["image"] = f"torch.zeros({[1, *description['inputs'][0]['shape'][1:]]}, dtype=torch.uint8)"
+def _snippet_torch(out: Path, description: Mapping[str, Any], points: Sequence[Point]) -> str:
+    inputs = description["inputs"]
+    if "shape" in inputs[0]:
+        (told,) = inputs
+        tensors = {told["input"]: f"torch.zeros({[1, *told['shape'][1:]]}, dtype=torch.{told['type']})"}
+    else:
+        kinds = [told["kind"].replace("date", "numeric") for told in inputs]
+        tensors = {kind: f"torch.full((1, {kinds.count(kind)}), torch.nan, dtype=torch.float64)" for kind in kinds}
+        if "categorical" in tensors:
+            tensors["categorical"] = f"torch.zeros(1, {kinds.count('categorical')}, dtype=torch.int64)"
     x = ", ".join(f"{kind!r}: {tensor}" for kind, tensor in tensors.items())
-    lam = ", ".join(f"{name!r}: torch.tensor({value:g})" for name, value in _lambda(description, points).items())
-    prior = points[0].prior if points else description["training_prior"]
+    lam, prior = _place(description, points)
+    at = ", ".join(f"{name!r}: torch.tensor({value:g})" for name, value in lam.items())
     return "\n".join(
         [
             "import torch",
             f"model = torch.export.load({out.as_posix()!r}).module()",
             f"x = {{{x}}}",
-            f"lam, prior = {{{lam}}}, torch.tensor({prior:g}, dtype=torch.float64)",
+            f"lam, prior = {{{at}}}, torch.tensor({prior}, dtype=torch.float64)",
             "logit, probability = model(x, lam, prior)",
         ]
     )
@@ -349,10 +450,13 @@ def _program(model: PortableModel, run: Run) -> torch.export.ExportedProgram:
     x, n = _example_inputs(model, run), 3
     x = {name: tensor.expand(n, *tensor.shape[1:]).contiguous() for name, tensor in x.items()}
     lam = {name: torch.tensor(run.config.lambdas.median[name]) for name in run.family.hyperparameters}
-    prior = torch.tensor(run.family.prior, dtype=torch.float64)
+    prior = torch.tensor(_shares(run.family) if model.classes > 2 else run.family.prior, dtype=torch.float64)
     dynamic = ({name: {0: batch} for name in x}, dict.fromkeys(lam), None)
     with _quietly(), torch.no_grad():
-        return torch.export.export(model, (x, lam, prior), dynamic_shapes=dynamic, strict=False)
+        program = torch.export.export(model, (x, lam, prior), dynamic_shapes=dynamic, strict=False)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of the machine that it was made on
+    return program
 
 
 def _example_inputs(model: PortableModel, run: Run) -> dict[str, Tensor]:
@@ -361,6 +465,8 @@ def _example_inputs(model: PortableModel, run: Run) -> dict[str, Tensor]:
         size = run.form.images.size
         assert size is not None
         return {"image": torch.zeros(1, size, size, 3, dtype=torch.uint8)}
+    if isinstance(model.inputs, _Array):
+        return {"X": torch.zeros(1, model.inputs.columns, dtype=torch.float64)}
     assert isinstance(model.inputs, PortablePreprocessor)
     return {
         kind: torch.zeros(1, len(names), dtype=torch.int64 if kind == "categorical" else torch.float64)
@@ -387,6 +493,8 @@ def _write_onnx(model: PortableModel, run: Run, description: Mapping[str, Any], 
     made = _onnx_of(model, run)
     if isinstance(model.inputs, PortablePreprocessor):
         _take_columns(made, model.inputs, description)
+    if description["weights"] == "float16":
+        _store_in_half(made)
     made.producer_name, made.producer_version = "tunelater", __version__
     told = {f"tunelater.{key}": _as_text(value) for key, value in description.items()}
     onnx.helper.set_model_props(made, told)
@@ -426,7 +534,25 @@ def _onnx_of(model: PortableModel, run: Run) -> Any:
         for size in value.type.tensor_type.shape.dim:
             if size.dim_param:
                 size.dim_param = "batch"
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # how it was traced: a quarter of a small file
+    _share_constants(proto)
     return proto
+
+
+def _share_constants(made: Any) -> None:
+    """Keep one of equal constants: PyTorch's exporter writes what is used twice twice."""
+    first: dict[bytes, str] = {}
+    name_of: dict[str, str] = {}
+    for constant in list(made.graph.initializer):
+        nameless = type(constant)()
+        nameless.CopyFrom(constant)
+        nameless.ClearField("name")
+        name_of[constant.name] = first.setdefault(nameless.SerializeToString(deterministic=True), constant.name)
+        if name_of[constant.name] != constant.name:
+            made.graph.initializer.remove(constant)
+    for node in made.graph.node:
+        node.input[:] = [name_of.get(name, name) for name in node.input]
 
 
 def _stable_operations() -> dict[Any, Any]:
@@ -440,6 +566,32 @@ def _stable_operations() -> dict[Any, Any]:
         return op.Neg(op.Softplus(op.Neg(x)))
 
     return {torch.ops.aten.logaddexp.default: logaddexp, torch.ops.aten.log_sigmoid.default: log_sigmoid}
+
+
+def _store_in_half(made: Any) -> None:
+    """Store float32 constants that float16 holds exactly as such: weights that PyTorch's exporter has widened."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for constant in made.graph.initializer:
+        if constant.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(constant)
+        with np.errstate(over="ignore"):
+            rounded = values.astype(np.float16)
+        if values.size < _SMALL or not np.array_equal(rounded.astype(np.float32), values):
+            continue
+        wide, stored = constant.name, f"{constant.name}.half"
+        constant.CopyFrom(numpy_helper.from_array(rounded, stored))
+        casts.append(helper.make_node("Cast", [stored], [wide], to=TensorProto.FLOAT))
+    _put_first(made, casts)
+
+
+def _put_first(made: Any, nodes: Sequence[Any]) -> None:
+    """Nodes before those that are there: a graph lists them in the order that they run in."""
+    later = list(made.graph.node)
+    del made.graph.node[:]
+    made.graph.node.extend([*nodes, *later])
 
 
 def _take_columns(made: Any, inputs: PortablePreprocessor, description: Mapping[str, Any]) -> None:
@@ -467,9 +619,7 @@ def _take_columns(made: Any, inputs: PortablePreprocessor, description: Mapping[
     rest = [value for value in made.graph.input if value.name not in kinds]
     del made.graph.input[:]
     made.graph.input.extend([*taken, *rest])
-    before = list(made.graph.node)
-    del made.graph.node[:]
-    made.graph.node.extend([*nodes, *before])
+    _put_first(made, nodes)
     made.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
 
 

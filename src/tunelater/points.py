@@ -109,7 +109,7 @@ class OperatingPoint:
         return self.log_odds(log_odds, prior) >= self.log_odds_threshold
 
     def to_json(self) -> str:
-        """The point as JSON, readable by `from_json` and, as docs/schemas/operating-point.schema.json describes it, by
+        """The point as JSON, readable by `from_json` and, as schemas/operating-point.schema.json describes it, by
         other programs."""
         raw = {"format": FORMAT, **dataclasses.asdict(self)}
         raw["calibration"] = None if self.calibration is None else self.calibration.to_dict()

@@ -49,8 +49,9 @@ class Verdict:
     left_out: tuple[int, ...]
     told: str
     """Of the rows left out; empty where there are none."""
-    by_chance: str
-    """Of equal rows that count, because so many do by chance; empty where there are none."""
+    doubt: str
+    """Of rows that count all the same: because so many equal others by chance, or because nothing is known to recognise
+    them by. Empty where there are none."""
 
 
 class Recognition:
@@ -63,6 +64,7 @@ class Recognition:
     def __init__(self, run: Run, splits: Sequence[str]) -> None:
         self._noun, self._form, self._splits = run.form.noun, run.form.name, tuple(splits)
         self._hashes = {name: np.asarray(run.hashes[name]) for name in splits}
+        self._blind = not any(map(len, run.hashes.values())) and any(map(len, run.rows.values()))
         width = max((rows.shape[1] for rows in self._hashes.values()), default=1)
         self._columns = [slice(0, 1), slice(1, None)][: min(width, 2)]
         self.by_chance = [_equal_by_chance(run, splits, columns) for columns in self._columns]
@@ -90,6 +92,14 @@ class Recognition:
 
     def verdict(self, seen: Seen) -> Verdict:
         """Which kinds are left out: those of which there are twice as many as by chance, or more."""
+        if self._blind:
+            told_of = f"{self._noun}s that the run was fitted on"
+            return Verdict(
+                (),
+                "",
+                f"the run came without hashes of the {told_of} (they stay behind on the Hub), so that these are not "
+                f"recognised among the {seen.rows} {self._noun}s here; they would flatter it",
+            )
         left_out: list[int] = []
         told: list[str] = []
         kinds = [(EQUAL, "equal", seen.equal), (ROUNDED, "equal, but for rounding,", seen.rounded)]
@@ -133,7 +143,7 @@ def _among(rows: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.b
 
 def _equal_by_chance(run: Run, splits: Sequence[str], columns: slice) -> float:
     """The share of the rows of the run's other splits that equal a row of these all the same."""
-    if not run.form.equal_by_chance:
+    if not run.form.equal_by_chance or not any(map(len, run.hashes.values())):
         return 0.0
     others = [rows[:, columns] for name, rows in run.hashes.items() if name not in splits]
     if not sum(map(len, run.hashes.values())) > len(run.hashes["train"]):  # nothing was held back to tell by

@@ -29,6 +29,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from tunelater import recipes, vision
 from tunelater.assessment import assess, problems_of_classes, problems_of_draws, reliability_of
@@ -53,8 +54,11 @@ from tunelater.distributions import Lambda, Lambdas
 from tunelater.engines import Engine
 from tunelater.guarantee import check_enough, claims_of, problems_of_division
 from tunelater.intervals import Estimate
+from tunelater.losses import logit
 from tunelater.metrics import one_thread
 from tunelater.models import TRUNKS, build, problems_of_images
+from tunelater.multiclass import FORMAT as CLASS_FORMAT
+from tunelater.multiclass import ClassPoint
 from tunelater.needs import Columns, Cost, Need, problems_of_needs
 from tunelater.points import FORMAT, OperatingPoint
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
@@ -484,25 +488,33 @@ def evaluation(
     found.raise_if_any()
     assert loaded is not None
     assert point is not None
-    scores = loaded.score(samples, {name: np.array([v]) for name, v in point.lam.items()}, split=split)
-    scores = dataclasses.replace(scores, columns=columns)
-    calibrated = point.calibration is not None
-    done = Evaluation(
-        assess(point, scores, bootstrap=bootstrap),
-        point,
-        split,
-        len(samples),
-        int((samples.target == 1).sum()),
-        loaded.form.noun,
-        *reliability_of(point, scores),
-        reliability_of(point, scores, calibrated=False) if calibrated else None,
-    )
+    done = evaluation_of(loaded, point, scores_at(loaded, point, samples, split, columns), bootstrap)
     if reliability is not None:
         series = {"link": done.reliability} if done.of_link is None else {"link": done.of_link[0]}
         if point.calibration is not None:
             series[f"calibrated ({point.calibration.kind})"] = done.reliability
         draw_reliability(series, reliability)
     return done
+
+
+def scores_at(run: Run, point: OperatingPoint, samples: Split, split: str, columns: Columns) -> Scores:
+    """Samples at the lambda of a point, with columns of theirs."""
+    scores = run.score(samples, {name: np.array([v]) for name, v in point.lam.items()}, split=split)
+    return dataclasses.replace(scores, columns=columns)
+
+
+def evaluation_of(run: Run, point: OperatingPoint, scores: Scores, bootstrap: int | None = None) -> Evaluation:
+    """What a point achieves on samples that were scored at its lambda."""
+    return Evaluation(
+        assess(point, scores, bootstrap=bootstrap),
+        point,
+        scores.split,
+        len(scores.target),
+        int((scores.target == 1).sum()),
+        run.form.noun,
+        *reliability_of(point, scores),
+        reliability_of(point, scores, calibrated=False) if point.calibration is not None else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -650,14 +662,24 @@ def loaded_run(run: Run | str | Path, data: Data, problems: Problems, *, frames:
         problems.add(f"a run is a Run or its folder, got {type(run).__name__}")
         return None
     with problems_of(problems):
-        run = run if isinstance(run, Run) else Run.load(run)
-        if (k := len(run.data["class_counts"])) > 2:
-            raise InputError(f"the run is of {k} classes: use LCTClassifier.load, this is for two")
+        run = run_of_two(run)
         return None if unsound else run
     if isinstance(data, str | Path) and not Path(data).is_dir():
         with problems_of(problems):
             checked_file(data)
     return None
+
+
+def run_of_two(run: Run | str | Path) -> Run:
+    """A run of two classes, loaded where it is a folder.
+
+    Raises:
+        InputError: no run there, or one of more classes.
+    """
+    run = run if isinstance(run, Run) else Run.load(run)
+    if (k := len(run.data["class_counts"])) > 2:
+        raise InputError(f"the run is of {k} classes: use LCTClassifier.load, this is for two")
+    return run
 
 
 SHARD = ".npz"
@@ -707,8 +729,8 @@ def _counted(
     if told := _problems_of_parts(engine, rows, data):
         raise InputError(told)
     histograms, verdict = count_scores(run, rows, lambdas, apart=apart, engine=engine, memory_mb=memory_mb, both=both)
-    if verdict.by_chance or verdict.told:
-        _warn(verdict.by_chance or f"{verdict.told}; {LEFT_OUT}")
+    if verdict.doubt or verdict.told:
+        _warn(verdict.doubt or f"{verdict.told}; {LEFT_OUT}")
     return histograms
 
 
@@ -774,6 +796,21 @@ def point_of_run(at: OperatingPoint | str | Path, run: Run | None, problems: Pro
     return None
 
 
+def point_among_classes(at: object, run: Run) -> ClassPoint:
+    """A point of a run of more than two classes, read where it is a file.
+
+    Raises:
+        InputError: no such point, or one of another model.
+    """
+    point = ClassPoint.load(at) if isinstance(at, str | Path) else at
+    if not isinstance(point, ClassPoint):
+        k = len(run.data["class_counts"])
+        raise InputError(f"a point of {k} classes is a ClassPoint of `tune`, or its file; got {type(point).__name__}")
+    if problems := _problems_of_fit(point.model, point.lam, run):
+        raise InputError(problems)
+    return point
+
+
 def _problems_of_fit(model: str, lam: Mapping[str, float], run: Run) -> list[str]:
     """Why a point is not one of a run's."""
     if model and model != run.id:
@@ -830,7 +867,8 @@ def is_point_file(path: Path) -> bool:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(raw, dict) and str(raw.get("format")).startswith(FORMAT.partition("/")[0] + "/")
+    kinds = tuple(f"{name.partition('/')[0]}/" for name in (FORMAT, CLASS_FORMAT))
+    return isinstance(raw, dict) and str(raw.get("format")).startswith(kinds)
 
 
 def _problems_of_result(out: Path, data: Any, inputs: Sequence[Any], force: bool) -> list[str]:
@@ -1068,8 +1106,8 @@ def unseen(
     recognition = Recognition(run, splits)
     kinds, seen = recognition.kinds(hashes)
     verdict = recognition.verdict(seen)
-    if verdict.by_chance:
-        _warn(verdict.by_chance)
+    if verdict.doubt:
+        _warn(verdict.doubt)
     kept = ~np.isin(kinds, verdict.left_out)
     if target is not None:
         recognition.check_rest(verdict, [int((target[kept] == c).sum()) for c in (0, 1)])
@@ -1091,17 +1129,21 @@ RESULT = pa.schema(
 RESULT_SUFFIXES = (".csv", ".parquet", ".pq")
 
 
-def predictions_of(run: Run, at: OperatingPoint, samples: Split) -> pa.Table:
-    """What `predict` writes of samples; see there."""
+def predictions_of(run: Run, at: OperatingPoint, samples: Split, prior: float | None = None) -> pa.Table:
+    """What `predict` writes of samples; see there.
+
+    Args:
+        prior: another share of positives than the point's, for `probability` and `log_odds`. Decisions are the point's.
+    """
     lambdas = {name: np.array([value]) for name, value in at.lam.items()}
     scores: Scores = run.score(samples, lambdas, split="new")
-    log_odds = at.log_odds(scores.log_odds[0], scores.prior)
+    shift = 0.0 if prior is None else logit(prior) - logit(at.prior)
     alerts = at.decide(scores.log_odds[0], scores.prior)
     columns = [
-        at.probability(scores.log_odds[0], scores.prior),
-        log_odds,
+        expit(at.calibrated_log_odds(scores.log_odds[0], scores.prior) + shift),
+        at.log_odds(scores.log_odds[0], scores.prior) + shift,
         np.where(alerts, *reversed(run.form.labels)).astype(object),
-        np.full(len(log_odds), _extrapolates(run, at)),
+        np.full(len(alerts), _extrapolates(run, at)),
     ]
     arrays = [pa.array(values, field.type) for values, field in zip(columns, RESULT, strict=True)]
     return pa.Table.from_arrays(arrays, schema=RESULT)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -104,7 +105,7 @@ class Decoded(NamedTuple):
     """The lowest bits that hold all values, of samples of 16 bits that were taken for 16; 0 for others."""
 
 
-def _decode(path: str | Path, settings: _Settings) -> Decoded:
+def _decode(path: str | Path | io.BytesIO, settings: _Settings) -> Decoded:
     with _pillows_limit(settings.max_pixels), _opened(path, settings) as image, _one_if_large(image):
         deep = _has_deep_colours(image)
         image.load()
@@ -115,7 +116,7 @@ def _decode(path: str | Path, settings: _Settings) -> Decoded:
         return Decoded(_cut(rgb, settings.size, turn), used)
 
 
-def _opened(path: str | Path, settings: _Settings) -> Any:
+def _opened(path: str | Path | io.BytesIO, settings: _Settings) -> Any:
     """The image before its pixels are read, if they may be."""
     pillow, limit = vision.pillow(), settings.max_pixels
     try:
@@ -270,6 +271,25 @@ def decode_all(
         decoded = _all_decoded([file for file in files if not file.problem], settings, workers)
         images = [file.problem or next(decoded)[1] for file in files]
     return [_without_digest(image) for image in images]
+
+
+def decode_contents(
+    contents: Sequence[bytes], size: int, *, bits: int | None = None, max_pixels: int = MAX_PIXELS
+) -> list[np.ndarray | str]:
+    """As `decode`, of what image files hold instead of files; each one's pixels, or why there are none.
+
+    Args:
+        bits, max_pixels: as of `decode`.
+
+    Raises:
+        InputError: arguments out of range.
+    """
+    settings = _Settings(size, bits=bits, max_pixels=max_pixels)
+    if problems := settings.problems():
+        raise InputError(problems)
+    with _quiet_pillow():
+        images = [_without_digest(_tried(io.BytesIO(each), settings)) for each in contents]
+    return [image.pixels if isinstance(image, Decoded) else image for image in images]
 
 
 def _without_digest(image: _Image | str | OSError) -> Decoded | str:
@@ -678,7 +698,7 @@ def _all_decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _tried(path: str, settings: _Settings) -> _Image | str | OSError:
+def _tried(path: str | io.BytesIO, settings: _Settings) -> _Image | str | OSError:
     try:
         pixels, used = _decode(path, settings)
         return _Image(pixels, digest_of(pixels), used)

@@ -89,6 +89,11 @@ class PortablePreprocessor(nn.Module):
             self.codes = {name: Codes.fitted(known, few) for name, known, few in learned}
             self.blocks["categorical"] = _OneHot([codes.width for codes in self.codes.values()])
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of columns that there are, in their order in `forward`."""
+        return tuple(self.columns)
+
     def forward(self, x: Mapping[str, Tensor]) -> Tensor:
         """
         Args:
