@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from sklearn.datasets import load_iris
 from typer.testing import CliRunner
 
@@ -86,6 +87,26 @@ def test_subgroups_are_those_of_the_reported_rows(run: Run, table: Path, point: 
         assert int(positives.split()[0]) == ill.sum()
         assert float(recall.split()[0]) == pytest.approx(alerts[ill].mean(), abs=5e-4)
     assert len(rows) == 2
+
+
+def test_a_subgroup_of_one_class_tells_what_it_can(run: Run, table: Path, point: OperatingPoint) -> None:
+    test = read_table(table).iloc[run.rows["test"]]
+    ill = (test["diagnosis"] == "hypothyroid").to_numpy()
+    site = np.where(ill, "clinic", "street")
+    site[np.flatnonzero(ill)[0]] = site[np.flatnonzero(~ill)[0]] = "both"
+    test = test.assign(site=site)
+    rows = rows_of(make_card(run, data=test, at=point, groups="site").text, "### site at point 1")
+    samples, _, columns = labelled_samples(run, test, "test", ("train", "validation"), None, ("site",))
+    scores = run.score(samples, dict(point.lam), split="test")
+    alerts = point.decide(scores.log_odds[0], scores.prior)
+    for where, place, lacking in (("clinic", 2, "no negatives"), ("street", 4, "no positives")):
+        told, some = rows[where], columns["site"] == where
+        k, n = int(alerts[some].sum()), int(some.sum())
+        low, high = stats.beta.ppf([0.025, 0.975], k + 0.5, n - k + 0.5)
+        value, low_told, high_told = map(float, re.findall(r"[\d.]+", told[place]))
+        expected = [k / n, min(k / n, low), max(k / n, high)]
+        assert [value, low_told, high_told] == pytest.approx(expected, abs=6e-4)
+        assert told.count(lacking) == 2
 
 
 def test_one_column_is_subgroups_too(run: Run, table: Path, point: OperatingPoint) -> None:

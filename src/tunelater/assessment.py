@@ -12,6 +12,7 @@ from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import betaincinv
 
 from tunelater.calibration import BrierDecomposition, Reliability, brier_decomposition, reliability
 from tunelater.distributions import keyed_rng
@@ -88,6 +89,30 @@ def assess(
     problems.add(*_problems_of_columns(need, scores))
     problems.raise_if_any()
     return estimates(point, need, scores, index, confidence=confidence, seed=seed, bootstrap=bootstrap)
+
+
+def rate_of_class(point: OperatingPoint, scores: Scores, *, confidence: float = 0.95) -> Estimate:
+    """The share that a point alerts on of samples of one class alone: recall of positives, false positive rate of
+    negatives. With Jeffreys' interval.
+
+    Args:
+        scores: of one lambda, the point's (or a grid that contains it).
+
+    Raises:
+        InputError: scores of another model, of other lambdas or of both classes, or a confidence out of range.
+    """
+    problems = Problems()
+    index = _index(point, scores, problems)
+    both = len(np.unique(scores.target)) > 1
+    problems.check(not both, "the rate of a class is of samples of that class alone, got both; use `assess`")
+    problems.add(*problems_of_draws(confidence, 0, None))
+    problems.raise_if_any()
+    weight = np.ones(len(scores.target)) if scores.weight is None else scores.weight
+    alerts = point.decide(scores.log_odds[index], scores.prior)
+    share = min(float(weight @ alerts / weight.sum()), 1.0)
+    yes, no = share * effective_size(weight), (1 - share) * effective_size(weight)
+    low, high = betaincinv(yes + 0.5, no + 0.5, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(share, min(share, float(low)), max(share, float(high)))
 
 
 def _problems_of_columns(need: Need, scores: Scores) -> list[str]:

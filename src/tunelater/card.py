@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tunelater import __version__
-from tunelater.assessment import assess
+from tunelater.assessment import assess, rate_of_class
 from tunelater.calibration import Reliability, draw_reliability, problems_of_diagram
 from tunelater.data.forms import Data
 from tunelater.data.image_form import ImageForm, ImageSource
@@ -251,8 +251,10 @@ def _of_groups(point: OperatingPoint, scores: Scores, values: Mapping[str, np.nd
 
     def of(rows: np.ndarray) -> _Group:
         some = scores.take(np.flatnonzero(rows))
-        both = 0 < int(some.target.sum()) < len(some.target)
-        return _Group(len(some.target), int(some.target.sum()), assess(point, some) if both else {})
+        n, n_positive = len(some.target), int(some.target.sum())
+        if 0 < n_positive < n:
+            return _Group(n, n_positive, assess(point, some))
+        return _Group(n, n_positive, {"recall" if n_positive else "fpr": rate_of_class(point, some)})
 
     return {
         name: {str(value): of(texts == value) for value in sorted(set(texts.tolist()) - {MISSING})}
@@ -421,7 +423,8 @@ def _group_row(value: str, group: _Group) -> Iterator[str]:
     yield f"{group.n_positive:,}{' (few)' if group.n_positive < FEWEST else ''}"
     for name in SUBGROUP_METRICS:
         estimate = group.estimates.get(name)
-        yield f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})" if estimate else "one class only"
+        lacking = "no negatives" if group.n_positive else "no positives"
+        yield f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})" if estimate else lacking
 
 
 def _calibration(run: Run, reported: Sequence[_Reported], figures: Sequence[str]) -> str:

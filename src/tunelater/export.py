@@ -230,7 +230,7 @@ def export_model(
         InputError: everything wrong with the arguments, or packages that are missing; nothing is then written.
     """
     found, out = Problems(), Path(out)
-    points = [at] if isinstance(at, Point | str | Path) else list(at)
+    points = [at] if isinstance(at, Point | str | Path) or not isinstance(at, Sequence) else list(at)
     format = _format(out, format, found)
     found.add(*output_problems(out, force=force, folder=False))
     beside = _places(out, points, force, found)
@@ -375,7 +375,8 @@ def _image(images: ImagesConfig) -> dict[str, Any]:
 
 def _input_name(column: str, family: LossFamily) -> str:
     taken = {*family.hyperparameters, "prior", *OUTPUTS}
-    return f"column.{column}" if column in taken or column.startswith((_INSIDE, "column.")) else column
+    unfit = not column or column in taken or column.startswith((_INSIDE, "column."))
+    return f"column.{column}" if unfit else column
 
 
 def _snippet_onnx(out: Path, description: Mapping[str, Any], points: Sequence[Point]) -> str:
