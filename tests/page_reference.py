@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunelater.aggregates import BinnedGrid
 from tunelater.distributions import at
@@ -61,12 +62,8 @@ def point_at(grid: BinnedGrid, index: int, k: int, need: Need) -> OperatingPoint
     )
 
 
-def chosen(grid: BinnedGrid, need: Need, *, simplest: bool = True) -> OperatingPoint:
-    """The best point for a need, by the rules of `OperatingGrid.select`.
-
-    Raises:
-        Infeasible: no lambda and threshold meets the constraints.
-    """
+def choices_of(grid: BinnedGrid, need: Need) -> Choices:
+    """Of each lambda the best threshold for a need."""
     column = need.grouped[0] if need.grouped else None
 
     def judged(index: int) -> Choices:
@@ -75,7 +72,24 @@ def chosen(grid: BinnedGrid, need: Need, *, simplest: bool = True) -> OperatingP
         weighting = dataclasses.replace(task.weighting(task.weight[:, None]), sizes=(grid.sizes[1], grid.sizes[0]))
         return task.choose(scores.log_odds[0], [weighting])[0]
 
-    choices = Choices.stack([judged(index) for index in range(len(grid))])
+    return Choices.stack([judged(index) for index in range(len(grid))])
+
+
+def near_best(grid: BinnedGrid, need: Need) -> NDArray[np.bool_]:
+    """(L,) which lambdas are within one standard error of the best one, as `OperatingGrid.select` counts it."""
+    choices = choices_of(grid, need)
+    merit = np.where(choices.allowed[:, 0], choices.merit[:, 0], -np.inf)
+    _, (best,) = pick(choices, None)
+    return np.isfinite(merit) & (merit >= merit[best] - choices.error[best, 0])
+
+
+def chosen(grid: BinnedGrid, need: Need, *, simplest: bool = True) -> OperatingPoint:
+    """The best point for a need, by the rules of `OperatingGrid.select`.
+
+    Raises:
+        Infeasible: no lambda and threshold meets the constraints.
+    """
+    choices = choices_of(grid, need)
     if not (choices.allowed[:, 0] & np.isfinite(choices.merit[:, 0])).any():
         raise Infeasible(f"no lambda and threshold of the grid meets {' and '.join(map(str, need.constraints))}")
     (index,), (best,) = pick(choices, grid.distance if simplest and len(grid) > 1 else None)

@@ -5,11 +5,13 @@ import { inFrames } from "../src/tunelater/page/frames.mjs";
 import {
   costOfThousand,
   benefitOfThousand,
+  figuresOf,
   gridAxis,
   nearestCut,
   placeOn,
   reliabilityOf,
   spreadOf,
+  stopsOf,
   wholeOf,
 } from "../src/tunelater/page/curves.mjs";
 import { estimates, ofShare } from "../src/tunelater/page/intervals.mjs";
@@ -61,6 +63,8 @@ function picturesOf(grid, { lambda, prior, costs, logOdds, range, steps }) {
   const thresholds = Array.from({ length: curve.edge.length + 1 }, (_, k) => k - 1);
   return {
     whole: wholeOf(curve, grid, prior),
+    figures: figuresOf(grid, lambda, prior),
+    stops: stopsOf(curve),
     cost: thresholds.map((k) => costOfThousand(curve, k, costs, prior)),
     benefit: logOdds.map((t) => benefitOfThousand(curve, grid, t, prior)),
     reliability: reliabilityOf(curve, grid, prior),

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import itertools
 import json
 import math
 import shutil
@@ -70,6 +71,11 @@ def made(seed: int, *, n: int = 800, positives: int = 60, side: int = 4, weighte
 def binned(scores: Scores, smallest: int = 5) -> BinnedGrid:
     columns = {name: JoinedValues(values, 0) for name, values in scores.columns.items()}
     return BinnedGrid.of_scores(scores, smallest=smallest, columns=columns)
+
+
+def counts_of(grid: BinnedGrid) -> dict[str, Any]:
+    """The file without metrics of whole lambdas."""
+    return dataclasses.replace(grid, whole=None).to_dict()
 
 
 def bin_of_each(grid: BinnedGrid, index: int, row: Any) -> Any:
@@ -162,7 +168,8 @@ def test_of_each_subgroup_several_cases_lie_between_two_thresholds_or_none() -> 
 
 
 def test_within_a_bin_nobody_can_tell_which_case_is_positive() -> None:
-    """Classes that change places between two thresholds leave the same file."""
+    """Classes that change places between two thresholds leave the same file, but for four digits of its metrics of
+    whole lambdas."""
     scores = made(5, n=400, side=1)  # so few that each bin has its share of them
     scores = dataclasses.replace(scores, columns={})
     grid = binned(scores)
@@ -173,11 +180,12 @@ def test_within_a_bin_nobody_can_tell_which_case_is_positive() -> None:
         rows = np.flatnonzero(place == k)
         target[rows] = rng.permutation(target[rows])
     assert (target != scores.target).sum() > 20
-    assert binned(dataclasses.replace(scores, target=target)).to_dict() == grid.to_dict()
+    assert counts_of(binned(dataclasses.replace(scores, target=target))) == counts_of(grid)
 
 
 def test_of_the_scores_in_a_bin_the_file_has_the_ends_and_the_mean() -> None:
-    """Others may lie anywhere between, and digits finer than the grid are not told."""
+    """Others may lie anywhere between, and digits finer than the grid are not told: but for four digits of metrics of
+    whole lambdas."""
     scores = made(5, side=1)
     scores = dataclasses.replace(scores, columns={})
     grid, rng = binned(scores), np.random.default_rng(0)
@@ -194,7 +202,7 @@ def test_of_the_scores_in_a_bin_the_file_has_the_ends_and_the_mean() -> None:
     assert (moved != fine).sum() > 40
     row = (grid.bins.edges[moved] + rng.random(len(moved)) * 0.999 / 2**BITS).astype(np.float32)[None]
     order = rng.permutation(len(fine))
-    assert binned(dataclasses.replace(scores, log_odds=row).take(order)).to_dict() == grid.to_dict()
+    assert counts_of(binned(dataclasses.replace(scores, log_odds=row).take(order))) == counts_of(grid)
 
 
 def test_a_threshold_is_halfway_down_to_the_next_score() -> None:
@@ -550,6 +558,55 @@ def test_numbers_of_the_pictures_are_pythons(weighted: bool, prior: float | None
             below = np.append(0, np.cumsum(counts[::-1])) / counts.sum()
             expected_shares = np.diff(np.interp(np.linspace(*span, steps + 1), bounds, below))
             np.testing.assert_allclose(shares, expected_shares, atol=1e-9)
+
+
+@needs_node
+@pytest.mark.parametrize("weighted", [False, True])
+def test_figures_of_whole_lambdas_are_those_of_the_scores(weighted: bool) -> None:
+    """To four digits at the cases' own share of positives; elsewhere, or from counts alone, about."""
+    scores = made(23, side=3, weighted=weighted)
+    grid = binned(scores)
+    weight = np.ones(len(scores.target)) if scores.weight is None else scores.weight
+    share = float(weight[scores.target == 1].sum() / weight.sum())
+    asked = [{"lambda": i, "prior": prior, "costs": {"fn": 1}, "logOdds": [], "range": [0, 1], "steps": 1}
+             for prior in (None, 0.02) for i in range(len(grid))]  # fmt: skip
+    pictures = in_page(grid=grid.to_dict(), pictures=asked)["pictures"]
+    names = ["auc", "average_precision", "brier", "log_loss"]
+    for at, found in zip(asked, pictures, strict=True):
+        row = scores.log_odds[at["lambda"]].astype(np.float64)
+        prior = at["prior"] or share
+        at_prior = prior_weight(scores.target, weight, prior) if at["prior"] else weight
+        expected = evaluate(row + logit(prior) - logit(scores.prior), scores.target, at_prior, names)
+        for name in names:
+            exact = at["prior"] is None or name == "auc"
+            if exact and not weighted:
+                assert found["figures"][name] == float(f"{expected[name][0]:.4g}"), name
+            elif exact:  # of weights that several cases share
+                assert found["figures"][name] == pytest.approx(expected[name][0], rel=0.03), name
+            else:
+                assert found["figures"][name] == found["whole"][name]
+    elsewhere = BinnedGrid.of(ScoreHistograms.of(scores, Bins(12)))
+    (of_counts,) = in_page(grid=elsewhere.to_dict(), pictures=asked[:1])["pictures"]
+    assert of_counts["figures"] == of_counts["whole"]
+
+
+@needs_node
+def test_the_slider_stops_where_something_is_decided() -> None:
+    for seed, n, positives in ((24, 3000, 40), (25, 600, 300), (26, 60, 5)):
+        grid = binned(made(seed, n=n, positives=positives, side=1))
+        asked = [{"lambda": 0, "prior": None, "costs": {"fn": 1}, "logOdds": [], "range": [0, 1], "steps": 1}]
+        stops = in_page(grid=grid.to_dict(), pictures=asked)["pictures"][0]["stops"]
+        one = grid.of_lambdas[0]
+        alerts = np.append(np.cumsum(one.positives + one.negatives), 0)  # of nobody, -1, too
+        assert stops == sorted(set(stops))
+        assert (stops[0], stops[-1]) == (-1, len(one) - 1)
+        assert {*np.flatnonzero(one.positives)} <= set(stops)
+        for above, below in itertools.pairwise(stops):
+            # What is passed over finds nobody, and is a small step.
+            assert not one.positives[above + 1 : below].any()
+            assert below == above + 1 or alerts[below - 1] < 1.25 * alerts[above]
+            if not one.positives[below] and below < len(one) - 1:
+                assert alerts[below] >= 1.25 * alerts[above]
 
 
 @needs_node

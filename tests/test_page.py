@@ -21,13 +21,14 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from page_reference import chosen
+from page_reference import chosen, near_best
 from tunelater import look
 from tunelater.aggregates import SMALLEST, BinnedGrid
 from tunelater.cli import app
 from tunelater.config import Config, default_space
 from tunelater.demo import POSITIVE, TARGET
 from tunelater.distributions import LambdaSpace
+from tunelater.losses import logit
 from tunelater.needs import Need
 from tunelater.points import OperatingPoint
 from tunelater.problems import DoubtfulInputWarning, InputError
@@ -197,7 +198,7 @@ def test_a_point_of_the_page_predicts(
     """What is downloaded decides new cases from the command line as the page says it would."""
     here = opened(written)
     set_slider(here.page, "tau", 7)
-    set_slider(here.page, "threshold", 60)
+    set_slider(here.page, "threshold", 12)
     point = here.download(tmp_path)
     assert run.path is not None
     command = here.page.inner_text("#command").split()
@@ -214,7 +215,7 @@ def test_a_point_of_the_page_predicts(
     i = next(i for i in range(len(counted)) if counted.lambdas["tau"][i] == point.lam["tau"]
              and counted.lambdas["gamma"][i] == point.lam["gamma"])  # fmt: skip
     one = counted.of_lambdas[i]
-    k = len(one) - 1 - 60
+    k = counted.edge_near(i, point.log_odds_threshold - logit(point.prior) + logit(counted.prior))
     assert (alerts & positive).sum() == one.positives[: k + 1].sum()
     assert (alerts & ~positive).sum() == one.negatives[: k + 1].sum()
     assert point.metrics["recall"].value == pytest.approx((alerts & positive).sum() / positive.sum())
@@ -254,16 +255,110 @@ def test_a_link_reproduces_the_state(opened: Any, written: Path, tmp_path: Path)
     assert again.download(tmp_path) == here.download(tmp_path)
     for name in ("#prior", "#fn", "#objective", "#column", "#heat-metric"):
         assert again.page.input_value(name) == here.page.input_value(name)
-    set_slider(here.page, "threshold", 33)
+    set_slider(here.page, "threshold", 13)
     here.page.wait_for_function("() => !location.hash.includes('found=1')")
     by_hand = opened(written, "#" + here.page.url.split("#")[1])
     point = by_hand.download(tmp_path)
     assert point == here.download(tmp_path)
     assert point.needs == {"prior": 0.025}
-    for broken in ("#t=x", "#t=1&l.tau=&p=2&o=<b>&s=recall", "#%E0%A4%A"):
-        by_hand.page.evaluate("hash => (location.hash = hash)", broken)
-        by_hand.page.wait_for_timeout(50)
-        by_hand.download(tmp_path)
+
+
+BROKEN = (
+    ("#t=0&o=net_benefit", "what is wanted"),
+    ("#t=0&o=net_benefit@0&found=1", "what is wanted"),
+    ("#t=0&o=net_benefit@&s=recall>=0.5", "what is wanted"),
+    ("#t=0&o=net_benefit@1e-9&found=1", "what is wanted"),
+    ("#t=0&o=recall@5", "what is wanted"),
+    ("#t=0&o=toString&found=1", "what is wanted"),
+    ("#t=0&s=recall>=0.5", "what is wanted"),
+    ("#t=0&fn=0&fp=0&o=cost&found=1", "cost of a miss, cost of a false alarm"),
+    ("#t=0&fn=1e300&fp=-1&volume=0&o=cost&found=1", "cost of a miss, cost of a false alarm, cases a day"),
+    ("#t=0&fn=x&volume=Infinity&p=1e-300", "cost of a miss, cases a day, share of positives"),
+    ("#t=0&p=1&o=f1&found=1", "share of positives"),
+    ("#t=x", "threshold"),
+    ("#t=constructor&l.tau=1", "lambda, threshold"),
+    ("#t=1e999&l.tau=99&l.gamma=-99", "lambda (the nearest is shown)"),
+    ("#t=1&l.tau=&p=2&o=<b>&s=recall", "share of positives, what is wanted, lambda"),
+    ("#t=0&o=f1&s=recall>=7&s=mcc>=-2&s=recall>=0.2&s=net_benefit@0.1>=0&s=precision>=x&found=1", "4 conditions"),
+    ("#t=0&o=f1&s=recall>=0.1 in every ward&s=recall>=0.1 in every sex&map=at:x&groups=ward",
+     "1 condition, figure in the map, column of subgroups"),
+    ("#t=0&o=f1" + "&s=recall>=0.1" * 500, "488 conditions"),
+    ("#%E0%A4%A", None),
+    ("#o=recall@5", None),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["opened", "followed"])
+def test_a_broken_link_leaves_a_working_page_that_says_so(opened: Any, written: Path, how: str) -> None:
+    here = opened(written)
+    for broken, left_out in BROKEN:
+        if how == "opened":
+            here.page.goto("about:blank")
+            here.page.goto(written.as_uri() + broken)
+        else:
+            here.page.evaluate("hash => { location.hash = hash; }", broken)
+            here.page.evaluate("() => new Promise((done) => setTimeout(done, 20))")
+        settled(here.page)
+        told = here.page.inner_text("#verdict")
+        said = "is no choice of this page" if left_out is None else f"makes no sense here: {left_out}."
+        assert said in told, (broken, told)
+        OperatingPoint.from_json(downloaded(here.page))
+        set_slider(here.page, "threshold", 5)
+        assert shown(here.page, "recall") != "–"
+
+
+# What "Use this point" gives to the browser to save.
+SAVED = """async () => {
+  const [create, click] = [URL.createObjectURL, HTMLAnchorElement.prototype.click];
+  let saved = null;
+  URL.createObjectURL = (blob) => ((saved = blob), "#");
+  HTMLAnchorElement.prototype.click = () => {};
+  document.getElementById("use").click();
+  [URL.createObjectURL, HTMLAnchorElement.prototype.click] = [create, click];
+  return saved.text();
+}"""
+
+
+def downloaded(page: Any) -> str:
+    return str(page.evaluate(SAVED))
+
+
+def test_every_point_that_can_be_had_is_one(opened: Any, written: Path, tmp_path: Path) -> None:
+    """Whatever is asked for and entered: the page refuses what `predict` would, and keeps what was."""
+    here = opened(written)
+    rng = np.random.default_rng(0)
+    options = "(id) => [...document.querySelectorAll(`${id} option`)].map((o) => o.value)"
+    objectives = here.page.evaluate(options, "#objective")
+    entered = {
+        "prior": ["", "5", "0.0000001", "1e-7", "1e-28", "99.9999999", "100", "0", "-3", "1e-300"],
+        "volume": ["1000", "1e300", "0", "", "0.001"],
+        "fn": ["0", "50", "1e-300", "1e12", "1e300", "-1", ""],
+        "fp": ["0", "1", "1e12", "1e308", "-0", ""],
+    }
+    found = 0
+    for i in range(42):
+        for field, values in entered.items():
+            here.page.fill(f"#{field}", str(rng.choice(values)))
+        here.page.select_option("#objective", objectives[i % len(objectives)])
+        if here.page.is_visible("#benefit-at"):
+            here.page.fill("#benefit-at", str(rng.choice(["", "0", "0.1", "0.00001", "10", "99.9", "100"])))
+        while here.page.locator(".constraint").count():
+            here.page.click(".constraint button")
+        for j in range(int(rng.integers(0, 3))):
+            here.page.click("#add")
+            row = here.page.locator(".constraint").nth(j)
+            metrics = row.locator("select").nth(0)
+            metrics.select_option(index=int(rng.integers(metrics.locator("option").count())))
+            row.locator("select").nth(1).select_option(str(rng.choice([">=", "<="])))
+            row.locator("input").fill(str(rng.choice(["0", "0.5", "1e-9", "1", "50", "100", "-1", "101", ""])))
+            row.locator("select").nth(2).select_option(str(rng.choice(["", "sex"])))
+        here.page.click("#need button[type=submit]")
+        found += here.page.inner_text("#verdict").startswith("Found:")
+        point = OperatingPoint.from_json(downloaded(here.page))
+        Need.read(point.needs)
+        set_slider(here.page, "threshold", int(rng.integers(0, 200)))
+        OperatingPoint.from_json(downloaded(here.page))
+    assert found > 10
 
 
 def test_a_choice_is_pasted_as_text(opened: Any, written: Path, tmp_path: Path) -> None:
@@ -292,19 +387,19 @@ def test_files_of_different_choices_have_different_names(opened: Any, written: P
     here = opened(written)
     names = []
     for move in (
-        lambda: set_slider(here.page, "threshold", 30),
-        lambda: set_slider(here.page, "threshold", 31),
+        lambda: set_slider(here.page, "threshold", 12),
+        lambda: set_slider(here.page, "threshold", 13),
         lambda: set_slider(here.page, "tau", 3),
         lambda: here.page.fill("#prior", "1"),
         lambda: ask(here.page, "f1"),
-        lambda: set_slider(here.page, "threshold", 30),
+        lambda: set_slider(here.page, "threshold", 12),
     ):
         move()
         names.append(here.page.inner_text("#file"))
     assert len(set(names)) == len(names)
-    set_slider(here.page, "threshold", 31)
+    set_slider(here.page, "threshold", 13)
     there = here.page.inner_text("#file")
-    set_slider(here.page, "threshold", 30)
+    set_slider(here.page, "threshold", 12)
     assert [here.page.inner_text("#file"), there == names[-1]] == [names[-1], False]
 
 
@@ -330,7 +425,7 @@ def test_only_what_was_copied_is_told_to_be(opened: Any, written: Path, tmp_path
 def test_a_threshold_outlasts_the_lambdas_tried(opened: Any, written: Path) -> None:
     here = opened(written)
     home = {name: int(here.page.input_value(f"#slider-{name}")) for name in ("gamma", "tau")}
-    for place in (0, 3, 30, 77):
+    for place in (0, 3, 11, 17):
         set_slider(here.page, "threshold", place)
         before = here.page.inner_text("#file")
         for there in (9, 0, 7):
@@ -416,7 +511,7 @@ def test_the_map_tells_its_figure_in_its_own_unit(opened: Any, written: Path) ->
     """Of the chosen lambda what the table has; the bright end is the better one."""
     here = opened(written)
     set_slider(here.page, "tau", 5)
-    set_slider(here.page, "threshold", 25)
+    set_slider(here.page, "threshold", 12)
     for name in ("recall", "precision", "specificity", "cost", "npv", "f1", "alert_rate"):
         here.page.select_option("#heat-metric", f"at:{name}")
         settled(here.page)
@@ -431,11 +526,21 @@ def test_the_map_tells_its_figure_in_its_own_unit(opened: Any, written: Path) ->
     assert "%" not in here.page.inner_text("#heat-figure .ramp")
     known = here.page.evaluate("[...document.querySelectorAll('#objective option')].map((o) => `at:${o.value}`)")
     mapped = here.page.evaluate("[...document.querySelectorAll('#heat-metric option')].map((o) => o.value)")
-    assert set(mapped) == {"need", "auc", "average_precision", "brier", "log_loss", *known}
+    whole = {"auc", "average_precision", "brier", "log_loss"}
+    assert set(mapped) == {"need", *whole, *known}
     for name in mapped:
         here.page.select_option("#heat-metric", name)
         settled(here.page)
         assert re.search(r" -?[\d.]+%?$", here.page.inner_text("#heat-at")), name
+        assert "about" not in here.page.inner_text("#heat-at")
+    # At another share of positives those of whole lambdas are from counts, but for the area under the ROC curve.
+    here.page.fill("#prior", "1")
+    for name in mapped:
+        here.page.select_option("#heat-metric", name)
+        settled(here.page)
+        about = name in whole - {"auc"}
+        assert (" about " in here.page.inner_text("#heat-at")) == about, name
+        assert ("About, for" in here.page.inner_text("#heat-says")) == about, name
 
 
 def test_the_map_is_read_by_pointer_and_keys(opened: Any, written: Path, counted: BinnedGrid) -> None:
@@ -468,6 +573,41 @@ def test_the_map_is_read_by_pointer_and_keys(opened: Any, written: Path, counted
     assert "(chosen)" in here.page.inner_text("#heat-at")
 
 
+def test_the_map_marks_what_may_be_chance(opened: Any, written: Path, counted: BinnedGrid, tmp_path: Path) -> None:
+    """A dot in each lambda within one standard error of the best, as choosing counts it."""
+    here = opened(written)
+
+    def dotted() -> int:
+        settled(here.page)
+        told = re.search(r"Dotted, (\d+) of 100: within", here.page.inner_text("#heat-says"))
+        return int(told[1]) if told else -1
+
+    for objective, constraints, said in (
+        ("precision", [("recall", ">=", 80, "")], {"maximize": "precision", "subject_to": "recall>=0.8"}),
+        ("recall", [("alert_rate", "<=", 5, "")], {"maximize": "recall", "subject_to": "alert_rate<=0.05"}),
+        ("cost", [], {"cost": {"fn": 50, "fp": 1}}),
+        ("recall", [("fpr", "<=", 10, "sex")], {"maximize": "recall", "subject_to": "fpr<=0.1 in every sex"}),
+    ):
+        ask(here.page, objective, *constraints)
+        assert dotted() == near_best(counted, Need.of(**said)).sum(), said
+        assert "within one standard error of the best" in here.page.inner_text("#heat-at")
+    # At one threshold: here of recall, whose standard error has half an observation more of either kind.
+    set_slider(here.page, "threshold", 12)
+    here.page.select_option("#heat-metric", "at:recall")
+    point = here.download(tmp_path)
+    wanted = point.log_odds_threshold - logit(point.prior) + logit(counted.prior)
+    found = np.array([
+        one.positives[: counted.edge_near(i, wanted) + 1].sum() for i, one in enumerate(counted.of_lambdas)
+    ])  # fmt: skip
+    rate = (found.max() + 0.5) / 31
+    step = np.sqrt(rate * (1 - rate) / 31)
+    error = (min(rate + step, 1) - max(rate - step, 0)) / 2
+    assert dotted() == (found / 30 >= found.max() / 30 - error).sum()
+    # None is counted of metrics of whole lambdas.
+    here.page.select_option("#heat-metric", "auc")
+    assert dotted() == -1
+
+
 # The address is written a moment after a move, and of sizes and schemes a page hears a frame later.
 AT_REST = "() => new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 300))"
 PICTURES = """() => Object.fromEntries([
@@ -490,7 +630,7 @@ def test_what_moves_leave_is_what_is_drawn_anew(opened: Any, written: Path) -> N
     here = opened(written)
     before = pictures(here.page)
     moves: list[tuple[Callable[[], None], set[str]]] = [
-        (lambda: set_slider(here.page, "threshold", 31), {"roc", "scores", "outcome", "compare", "groups"}),
+        (lambda: set_slider(here.page, "threshold", 14), {"roc", "scores", "outcome", "compare", "groups"}),
         (lambda: set_slider(here.page, "tau", 7), {"roc", "heat", "reliability"}),
         (lambda: here.page.fill("#volume", "77"), {"outcome"}),
         (lambda: here.page.fill("#prior", "3"), {"pr", "cost", "decision", "reliability", "scores", "groups"}),
@@ -538,10 +678,11 @@ def test_in_firefox(written: Path, counted: BinnedGrid, tmp_path: Path) -> None:
         tab.click("#heat .u-over", 0.85, 0.75)  # of 10 x 10
         sliders = "() => ['gamma', 'tau', 'threshold'].map((name) => document.getElementById(`slider-${name}`).value)"
         assert tab.evaluate(sliders)[:2] == ["8", "2"]
-        before = tab.evaluate(sliders)[2]
+        told = "() => parseFloat(document.querySelector('output[for=slider-threshold]').textContent)"
+        before = tab.evaluate(told)
         tab.evaluate("() => document.getElementById('slider-threshold').focus()")
         tab.type("\ue014")  # the right arrow
-        assert int(tab.evaluate(sliders)[2]) == int(before) + 1
+        assert tab.evaluate(told) > before
         # A page that is opened at the address draws the same.
         tab.evaluate(AT_REST)
         tab.wait_for(ready)
@@ -618,6 +759,25 @@ def test_axe_finds_nothing(opened: Any, written: Path, settings: dict[str, Any])
     assert wide <= 0
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_an_empty_field_says_can_be_read(opened: Any, written: Path, scheme: str) -> None:
+    """Which axe does not look at: WCAG 2.2, 1.4.3."""
+    here = opened(written, color_scheme=scheme)
+    colours = here.page.evaluate("""() => {
+      const field = document.getElementById("prior");
+      const of = (style, name) => style[name].match(/[\\d.]+/g).map(Number);
+      const hint = getComputedStyle(field, "::placeholder");
+      return [of(hint, "color"), of(getComputedStyle(field), "backgroundColor"), Number(hint.opacity)];
+    }""")
+    *both, opacity = colours
+    assert opacity == 1
+    channels = np.array([colour[:3] for colour in both]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    dark, bright = sorted(linear @ [0.2126, 0.7152, 0.0722])
+    assert [len(colour) for colour in both] == [3, 3]
+    assert (bright + 0.05) / (dark + 0.05) >= 4.5
+
+
 def test_by_keyboard_alone(opened: Any, written: Path, tmp_path: Path) -> None:
     here = opened(written)
     keys = here.page.keyboard
@@ -685,7 +845,7 @@ def test_the_picture_of_a_thousand_adds_up(opened: Any, written: Path) -> None:
     here = opened(written)
     for prior in ("", "0.1", "30"):
         here.page.fill("#prior", prior)
-        for place in (0, 5, 40):
+        for place in (0, 5, 16):
             set_slider(here.page, "threshold", place)
             n = {kind: int(here.page.inner_text(f"#n-{kind}")) for kind in ("hit", "missed", "alarm", "alone")}
             drawn = {kind: here.page.evaluate("k => document.querySelector(`#icons .${k}`).getAttribute('d')", kind)
@@ -701,7 +861,7 @@ def test_the_picture_of_a_thousand_adds_up(opened: Any, written: Path) -> None:
 
 def test_rare_events_are_told_among_more_cases(opened: Any, written: Path) -> None:
     here = opened(written)
-    set_slider(here.page, "threshold", 40)
+    set_slider(here.page, "threshold", 12)
     for prior, many, positives in (("0.01", "100,000", 10), ("0.0003", "10,000,000", 30), ("0.07", "100,000", 70)):
         here.page.fill("#prior", prior)
         told = here.page.inner_text("#summary")

@@ -10,6 +10,9 @@ Weights are cells of the data too. So cases of similar weight share their mean (
 are told in coarse parts. Histograms that were counted elsewhere, case by case weighted, get thresholds between which
 several cases of either class lie, and sums as whole cases of mean weight.
 
+Metrics of a whole lambda depend on the order within bins too. They are computed on the scores, and told in four digits
+(`whole_figures`).
+
 Shapes: L lambdas, K bins of a lambda (thresholds between them), G subgroups.
 """
 
@@ -27,7 +30,8 @@ from numpy.typing import NDArray
 
 from tunelater.distributions import Lambda, Lambdas
 from tunelater.histograms import Bins, ScoreHistograms
-from tunelater.metrics import Floats
+from tunelater.losses import logit
+from tunelater.metrics import Floats, evaluate
 from tunelater.needs import MISSING, text_of
 from tunelater.problems import InputError, Problems
 from tunelater.scoring import Scores
@@ -50,6 +54,10 @@ MOST_SUBGROUPS = 12
 OTHERS = "other values"
 PARTS = 16
 """Where cases have weights, sums of these are told in so many parts of the mean weight of the class."""
+WHOLE = ("auc", "average_precision", "brier", "log_loss")
+"""Metrics of a whole lambda."""
+DIGITS = 4
+"""That these are told in: one more than is shown, so that a map of them has even steps."""
 RATIO = 1000
 """Units of the class with the lighter parts: as fine as the ratio of both classes' parts is told."""
 Ints = NDArray[np.int64]
@@ -116,6 +124,9 @@ class BinnedGrid:
     model: str = ""
     extrapolated: NDArray[np.bool_] | None = None
     subgroups: tuple[Subgroups, ...] = ()
+    whole: Mapping[str, Floats] | None = None
+    """(L,) metrics of whole lambdas by name, at the cases' own share of positives; None where scores were counted
+    elsewhere."""
 
     def __len__(self) -> int:
         return len(self.of_lambdas)
@@ -154,7 +165,7 @@ class BinnedGrid:
         )
         told = zip(grid.subgroups, (columns or {}).values(), strict=True)
         subgroups = tuple(dataclasses.replace(s, joined=column.joined) for s, column in told)
-        return dataclasses.replace(grid, subgroups=subgroups)
+        return dataclasses.replace(grid, subgroups=subgroups, whole=whole_figures(scores))
 
     @classmethod
     def of(
@@ -247,6 +258,7 @@ class BinnedGrid:
             "model": self.model,
             "extrapolated": [] if self.extrapolated is None else np.flatnonzero(self.extrapolated).tolist(),
             "bins": [len(one) for one in self.of_lambdas],
+            "whole": None if self.whole is None else {name: v.tolist() for name, v in self.whole.items()},
         }
         # From high to low edges fall, and a mean lies at or above its bin's edge: differences are small and positive.
         raw["edges"] = packed(np.concatenate([-np.diff(one.edges, prepend=len(self.bins)) for one in self.of_lambdas]))
@@ -269,6 +281,15 @@ class BinnedGrid:
         return raw
 
 
+def whole_figures(scores: Scores) -> dict[str, Floats]:
+    """(L,) each of `WHOLE`, to `DIGITS` digits, of the probabilities at the samples' own share of positives."""
+    weight = np.ones(len(scores.target)) if scores.weight is None else scores.weight
+    share = float(weight[scores.target == 1].sum() / weight.sum())
+    shift = logit(share) - logit(scores.prior)
+    found = [evaluate(row.astype(np.float64) + shift, scores.target, scores.weight, WHOLE) for row in scores.log_odds]
+    return {name: np.array([float(f"{of[name][0]:.{DIGITS}g}") for of in found]) for name in WHOLE}
+
+
 def problems_of_smallest(smallest: object) -> list[str]:
     """What keeps this from being the least number of cases between two thresholds."""
     if isinstance(smallest, int) and not isinstance(smallest, bool) and smallest >= FEWEST:
@@ -288,6 +309,7 @@ def joined(parts: Sequence[BinnedGrid], default: Lambda | None = None) -> Binned
     size = sum(map(len, parts))
     distance, nearest = distances(lambdas, size, default)
     known = [part.extrapolated for part in parts if part.extrapolated is not None]
+    whole = [part.whole for part in parts if part.whole is not None]
     return dataclasses.replace(
         first,
         lambdas=lambdas,
@@ -295,6 +317,9 @@ def joined(parts: Sequence[BinnedGrid], default: Lambda | None = None) -> Binned
         default=nearest,
         distance=distance,
         extrapolated=np.concatenate(known) if len(known) == len(parts) else None,
+        whole={name: np.concatenate([of[name] for of in whole]) for name in WHOLE}
+        if len(whole) == len(parts)
+        else None,
         subgroups=tuple(
             dataclasses.replace(
                 of[0],

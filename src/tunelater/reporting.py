@@ -282,7 +282,7 @@ def _start(point: OperatingPoint, grid: BinnedGrid) -> dict[str, Any]:
         objective = ""
     elif not point.needs.keys() & {"maximize", "minimize", "cost"}:
         objective = ""  # made by hand
-    known = [s.column for s in grid.subgroups]
+    known = [s.column for s in grid.subgroups if s.column in need.grouped][:1]  # one column at a time
     constraints = []
     for c in need.constraints:
         if c.metric.name not in OBJECTIVES or (c.every is not None and c.every not in known):

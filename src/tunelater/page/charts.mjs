@@ -7,13 +7,14 @@ import {
   binFrom,
   cellsAt,
   costOfThousand,
+  figuresOf,
   gridAxis,
+  isAbout,
   placeOn,
   reliabilityOf,
   shareOf,
   shiftOf,
   spreadOf,
-  wholeOf,
 } from "./curves.mjs";
 import { logit, sigmoid } from "./grid.mjs";
 import { atPrior, higherIsBetter, isDefined, metricOf, netBenefit } from "./metrics.mjs";
@@ -237,13 +238,14 @@ export function makeCharts(view, places, { pick, pointed }) {
       const [fpr, recall, precision] = ["fpr", "recall", "precision"].map((name) =>
         isDefined(name, c) ? percent(metricOf(name).values(atPrior(c, view.prior))) : "none, for nobody is alerted on",
       );
-      const w = wholeOf(chosen(), grid, view.prior);
+      const w = figuresOf(grid, view.lambda, view.prior);
+      const told = (name) => `${isAbout(grid, name, view.prior) ? "about " : ""}${number(w[name])}`;
       return {
-        roc: `ROC curve of the chosen lambda, area ${number(w.auc)}; the point is at a false positive rate of ${fpr} and a recall of ${recall}.`,
-        pr: `Precision-recall curve, average precision ${number(w.average_precision)}; the point is at a recall of ${recall} and a precision of ${precision}.`,
+        roc: `ROC curve of the chosen lambda, area ${told("auc")}; the point is at a false positive rate of ${fpr} and a recall of ${recall}.`,
+        pr: `Precision-recall curve, average precision ${told("average_precision")}; the point is at a recall of ${recall} and a precision of ${precision}.`,
         cost: `Cost of 1,000 cases against the threshold; ${number(per1000(chosen())(view.bin))} at the point, ${number(extremes()[0])} if nobody is alerted on.`,
         decision: `Net benefit against threshold probability, for the chosen and the default lambda, alerting on everybody, and on nobody.`,
-        reliability: `Reliability of the probabilities in ${groupsOf().length} groups, with intervals; Brier score ${number(w.brier)}.`,
+        reliability: `Reliability of the probabilities in ${groupsOf().length} groups, with intervals; Brier score ${told("brier")}.`,
         scores: `Distribution of probabilities of positives (above) and negatives (below); the line is the threshold, probability ${percent(sigmoid(thresholdHere()))}.`,
       };
     },
@@ -261,11 +263,12 @@ function makeHeat(view, place, { pick, pointed }) {
   // A lambda beside the grid, such as a default between its values, is a small cell over those around it.
   const halfOf = (i) => (free.every((name) => Number.isInteger(between[name][i])) ? 0.5 : 0.25);
   const shows = () => view.heatKey();
-  let [values, worst, best, valuesFor] = [[], NaN, NaN, null];
+  let [values, near, worst, best, valuesFor] = [[], null, NaN, NaN, null];
   const known = () => {
     if (valuesFor === shows()) return;
     const whole = WHOLE.includes(view.heatMetric);
-    values = whole ? grid.curves.map((c) => wholeOf(c, grid, view.prior)[view.heatMetric]) : view.heatValues();
+    values = whole ? grid.curves.map((_, i) => figuresOf(grid, i, view.prior)[view.heatMetric]) : view.heatValues();
+    near = view.heatNear(values);
     const rising = values.filter(Number.isFinite).sort((a, b) => a - b);
     if (!higherIsBetter(view.heatFigure())) rising.reverse();
     [worst, best] = rising.length ? [rising[0], rising.at(-1)] : [NaN, NaN];
@@ -285,6 +288,18 @@ function makeHeat(view, place, { pick, pointed }) {
     const half = halfOf(i);
     const [x0, y0] = [pen.px(cx - half), pen.py(cy + half)];
     return [x0, y0, pen.px(cx + half) - x0, pen.py(cy - half) - y0];
+  };
+  // Black with a white rim, to be seen on any colour.
+  const dotIn = ({ ctx, scale }, cx, cy) => {
+    for (const [colour, radius] of [
+      ["#FFFFFF", 2.6],
+      ["#000000", 1.6],
+    ]) {
+      ctx.fillStyle = colour;
+      ctx.beginPath();
+      ctx.arc(cx, cy, radius * scale, 0, 2 * Math.PI);
+      ctx.fill();
+    }
   };
   // Of cells over each other the last, which is painted last.
   const lambdaAt = (px, py) =>
@@ -311,6 +326,7 @@ function makeHeat(view, place, { pick, pointed }) {
           ctx.strokeStyle = pen.c.line;
           ctx.strokeRect(x0 + 2, y0 + 2, width - 4, height - 4);
         }
+        if (near?.[i]) dotIn(pen, x0 + width / 2, y0 + height / 2);
       }
     },
     marks: () => `${view.lambda} ${cursor}`,
@@ -378,6 +394,11 @@ function makeHeat(view, place, { pick, pointed }) {
     value(lambda) {
       known();
       return values[lambda];
+    },
+    // Which lambdas have a dot: within one standard error of the best; null where that is not counted.
+    near() {
+      known();
+      return near;
     },
   };
 }

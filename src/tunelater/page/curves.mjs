@@ -30,6 +30,18 @@ export function binFrom(curve, logOdds) {
   return from;
 }
 
+// The bins that a slider stops at, from nobody on: wherever a positive is found, and where none is, at a quarter more alerts.
+export function stopsOf({ p, tp, fp }) {
+  const stops = [-1];
+  let alerts = 0;
+  for (let k = 0; k < p.length; k++) {
+    if (!(p[k] > 0 || tp[k] + fp[k] >= 1.25 * alerts || k === p.length - 1)) continue;
+    stops.push(k);
+    alerts = tp[k] + fp[k];
+  }
+  return stops;
+}
+
 export const alertRateAt = (curve, k, prior) => {
   const at = atPrior(cellsAt(curve, k), prior);
   return (at.tp + at.fp) / (at.positives + at.negatives);
@@ -49,7 +61,19 @@ export const WHOLE = ["auc", "average_precision", "brier", "log_loss"];
 // ln(1 + e^t), for any t.
 const softPlus = (t) => Math.max(t, 0) + Math.log1p(Math.exp(-Math.abs(t)));
 
-// Metrics of a whole lambda at a prior, scores of a bin taken as equal to their mean.
+// Metrics of a whole lambda: those of its scores, where the file has them, else about, from its counts.
+export const figuresOf = (grid, i, prior) =>
+  Object.fromEntries(
+    Object.entries(wholeOf(grid.curves[i], grid, prior)).map(([name, value]) => [
+      name,
+      isAbout(grid, name, prior) ? value : grid.whole[name][i],
+    ]),
+  );
+// The area under the ROC curve is the same at any prior.
+export const isAbout = (grid, name, prior) =>
+  WHOLE.includes(name) && (grid.whole === null || (prior !== null && name !== "auc"));
+
+// From counts at a prior, scores of a bin taken as equal to their mean.
 export function wholeOf(curve, grid, prior) {
   const [p, shift] = [shareOf(grid, prior), shiftOf(grid, prior)];
   let [auc, ap, brier, logLoss] = [0, 0, 0, 0];

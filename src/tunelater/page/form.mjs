@@ -1,7 +1,7 @@
 // What is asked for: the need, where it will be used, and the point by hand.
 
 import { metricOf } from "./metrics.mjs";
-import { shareOf } from "./curves.mjs";
+import { shareOf, stopsOf } from "./curves.mjs";
 import { asPercent, explained, nameOf, number, percent, termOf } from "./words.mjs";
 import { $, element } from "./dom.mjs";
 import { answer, called, curve, grid, lamOf, moved, nearestLambda, pick, toldThreshold, view } from "./state.mjs";
@@ -172,17 +172,22 @@ export function writeNeed() {
   $("simplest").checked = view.simplest;
 }
 
-// What a field may hold; NaN is what is no number.
-export const FIELDS = {
-  prior: { rule: "above 0 and below 100, or empty", scale: 100, sound: (v) => v === null || (v > 0 && v < 1) },
-  volume: { rule: "a number above 0", sound: (v) => v > 0 && v < Infinity },
-  fn: { rule: "0 or more, and above 0 where the other cost is 0", sound: isCost },
-  fp: { rule: "0 or more, and above 0 where the other cost is 0", sound: isCost },
+// What a field may hold; NaN is what is no number. One in a billion, and a trillion, are as far as sums stay exact enough.
+const [LEAST, MOST] = [1e-9, 1e12];
+const COST = {
+  rule: "0 or more, and above 0 where the other cost is 0; a trillion at most",
+  sound: (v, { fn, fp }) => v >= 0 && v <= MOST && !(fn === 0 && fp === 0),
 };
-
-function isCost(value, { fn, fp }) {
-  return value >= 0 && value < Infinity && !(fn === 0 && fp === 0);
-}
+export const FIELDS = {
+  prior: {
+    rule: "above 0 and below 100 by a ten-millionth or more, or empty",
+    scale: 100,
+    sound: (v) => v === null || (v >= LEAST && v <= 1 - LEAST),
+  },
+  volume: { rule: "a number above 0, at most a trillion", sound: (v) => v > 0 && v <= MOST },
+  fn: COST,
+  fp: COST,
+};
 
 export function buildFields() {
   const own = shareOf(grid, null);
@@ -245,9 +250,14 @@ export function buildSliders() {
       pick({ lambda: nearestLambda({ ...lamOf(view.lambda), [name]: values[i] }, name) });
     });
   }
-  add("threshold", "threshold: alert from probability", 1, (k) => pick({ bin: curve().edge.length - 1 - k }));
+  add("threshold", "threshold: alert from probability", 1, (k) => pick({ bin: stopsHere()[k] }));
   $("to-default").addEventListener("click", () => pick({ lambda: grid.default }));
   $("to-default").hidden = grid.size < 2;
+}
+
+// From everybody up to nobody, with the threshold that was found or clicked on.
+function stopsHere() {
+  return [...new Set([...stopsOf(curve()), view.bin])].sort((a, b) => b - a);
 }
 
 export function writeSliders() {
@@ -260,8 +270,9 @@ export function writeSliders() {
     slider.input.setAttribute("aria-valuetext", text);
   }
   const { input, output } = sliders.threshold;
-  input.max = curve().edge.length;
-  input.value = curve().edge.length - 1 - view.bin;
+  const stops = stopsHere();
+  input.max = stops.length - 1;
+  input.value = stops.indexOf(view.bin);
   const text = toldThreshold(view.lambda, view.bin);
   output.textContent = text;
   input.setAttribute("aria-valuetext", `alert from probability ${text}`);

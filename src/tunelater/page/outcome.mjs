@@ -126,7 +126,7 @@ function alertsInWords(hit, alarm) {
 // Events too rare for a thousand cases to show, in so many that there are ten or more.
 function inMore(shares) {
   const positive = shares[0] + shares[1];
-  if (1000 * positive >= 1 - 1e-9) return "";
+  if (1000 * positive >= 1 - 1e-9 || positive < 1e-12) return "";
   return ` ${inWords(shares, 10 ** Math.ceil(Math.log10(10 / positive) - 1e-9))}`;
 }
 

@@ -1,7 +1,7 @@
 // The page: what follows a move, and how it all starts.
 
 import { judgeSome, needKey } from "./solve.mjs";
-import { WHOLE } from "./curves.mjs";
+import { WHOLE, isAbout } from "./curves.mjs";
 import { HYPERPARAMETERS, TERMS, counted, explained, number, shown, termOf } from "./words.mjs";
 import { SCHEMES } from "./draw.mjs";
 import { makeCharts } from "./charts.mjs";
@@ -11,7 +11,7 @@ import { answer, grid, pick, told, toldLambda, view, whenMoved, wholeNeed } from
 import { buildTip, questionOf, termButton } from "./terms.mjs";
 import { OBJECTIVES, buildFields, buildForm, buildSliders, writeFields, writeNeed, writeSliders } from "./form.mjs";
 import { buildOutcome, writeComparison, writeGroups, writeOutcome } from "./outcome.mjs";
-import { buildTake, lastFragment, readFragment, writeFragment, writeTake } from "./share.mjs";
+import { buildTake, lastFragment, readFragment, tellStray, writeFragment, writeTake } from "./share.mjs";
 
 const charts = makeCharts(
   view,
@@ -29,18 +29,38 @@ function describeHeat() {
   $("heat-worst").textContent = shown(name, worst);
   $("heat-best").textContent = shown(name, best);
   $("heat").setAttribute("aria-label", `Map of every lambda, coloured by ${termOf(name)}`);
+  const about = isAbout(grid, name, view.prior) ? ABOUT : "";
   const empty = view.heatMetric === "need" ? "the need cannot be met" : "there is no such figure";
-  $("heat-says").textContent = `The chosen lambda has a frame, the default a dashed one. Empty: ${empty}.`;
+  $("heat-says").textContent =
+    `The chosen lambda has a frame, the default a dashed one.${nearInWords()} Empty: ${empty}.${about}`;
   readHeat(charts.heat.at());
 }
+
+function nearInWords() {
+  const near = charts.heat.near();
+  if (near === null) return "";
+  const n = near.filter(Boolean).length;
+  return ` Dotted, ${number(n)} of ${number(grid.size)}: within one standard error of the best, so that the colours among these may be chance.`;
+}
+
+const ABOUT = " About, for these figures are from counts between thresholds.";
 
 // The figure of a lambda in the map, that which is pointed at or the chosen one.
 function readHeat(i) {
   const name = view.heatFigure();
   const value = charts.heat.value(i);
-  const which = i === view.lambda ? "chosen" : i === grid.default ? "default" : "";
-  const figure = Number.isFinite(value) ? shown(name, value) : view.heatMetric === "need" ? "cannot be met" : "–";
-  $("heat-at").textContent = `${toldLambda(i)}${which && ` (${which})`}: ${termOf(name)} ${figure}`;
+  const which = [
+    i === view.lambda ? "chosen" : i === grid.default ? "default" : "",
+    charts.heat.near()?.[i] ? "within one standard error of the best" : "",
+  ].filter(Boolean);
+  const about = isAbout(grid, name, view.prior) ? "about " : "";
+  const figure = Number.isFinite(value)
+    ? about + shown(name, value)
+    : view.heatMetric === "need"
+      ? "cannot be met"
+      : "–";
+  $("heat-at").textContent =
+    `${toldLambda(i)}${which.length ? ` (${which.join("; ")})` : ""}: ${termOf(name)} ${figure}`;
 }
 
 // What follows a move is worked on where something that it depends on has changed: of the chosen lambda first.
@@ -164,6 +184,7 @@ function start() {
       writeFields();
       answer();
     }
+    tellStray(location.hash);
   }
   const places = [...charts.chosen, charts.heat?.chart].filter(Boolean);
   const measured = (follow) => () => {
@@ -176,7 +197,10 @@ function start() {
     query.addEventListener("change", measured(query.media === "print" ? frames.finish : redraw));
   addEventListener("beforeprint", measured(frames.finish));
   addEventListener("afterprint", () => setTimeout(measured(redraw), 60));
-  addEventListener("hashchange", () => location.hash !== lastFragment && readFragment(location.hash));
+  addEventListener(
+    "hashchange",
+    () => location.hash !== lastFragment && (readFragment(location.hash) || tellStray(location.hash)),
+  );
 }
 
 // At a point that was given, as far as the page can show it: what it cannot is told.

@@ -3,7 +3,7 @@
 import { sigmoid } from "./grid.mjs";
 import { metricOf } from "./metrics.mjs";
 import { shareOf } from "./curves.mjs";
-import { constraintText, needInWords, readConstraint } from "./words.mjs";
+import { constraintText, counted, needInWords, readConstraint, readObjective } from "./words.mjs";
 import { $, element } from "./dom.mjs";
 import {
   answer,
@@ -47,32 +47,12 @@ export function writeFragment() {
   }, 200);
 }
 
-// From a fragment; what is absent or makes no sense stays as it is.
+// From a fragment; what is absent or makes no sense stays as it is, and of the latter is told what it was. False where there
+// is no choice in it.
 export function readFragment(text) {
   const from = new URLSearchParams(text.replace(/^#/, ""));
   if (!from.has("t")) return false;
-  const numberOf = (name) => (from.get(name) ? Number(from.get(name)) : NaN);
-  const read = { fn: view.fn, fp: view.fp, volume: view.volume };
-  for (const name of Object.keys(read)) if (from.has(name)) read[name] = numberOf(name);
-  for (const [name, value] of Object.entries(read)) if (FIELDS[name].sound(value, read)) view[name] = value;
-  view.prior = FIELDS.prior.sound(numberOf("p")) ? numberOf("p") : null;
-  const objective = from.get("o");
-  if (objective && OBJECTIVES.includes(objective.split("@")[0])) {
-    const known = grid.subgroups.map((s) => s.column);
-    const constraints = from.getAll("s").map(readConstraint);
-    const sound = (c) => c && CONSTRAINED.includes(c.metric) && Number.isFinite(c.bound);
-    const within = (c) => c.every === null || known.includes(c.every);
-    view.need = { objective, constraints: constraints.filter((c) => sound(c) && within(c)) };
-  }
-  view.simplest = !from.has("best");
-  const kept = (id, name) => [...$(id).options].find((option) => option.value === from.get(name))?.value;
-  view.heatMetric = kept("heat-metric", "map") ?? view.heatMetric;
-  view.column = kept("column", "groups") ?? view.column;
-  const lam = Object.fromEntries(grid.names.map((name) => [name, numberOf(`l.${name}`)]));
-  if (grid.names.every((name) => Number.isFinite(lam[name]))) view.lambda = nearestLambda(lam);
-  const t = from.get("t");
-  view.wanted = t === "nobody" ? Infinity : t === "everybody" ? -Infinity : Number(t) || 0;
-  view.bin = nearestBin(curve(), view.wanted);
+  const leftOut = [...fieldsFrom(from), ...needFrom(from), ...shownFrom(from), ...pointFrom(from)];
   [view.asked, view.solved] = [false, null];
   writeNeed();
   writeFields();
@@ -84,7 +64,82 @@ export function readFragment(text) {
     view.wanted = wanted;
     pick({ lambda });
   }
+  if (leftOut.length) alsoTell(`Left out of what was given, as it makes no sense here: ${leftOut.join(", ")}.`);
   return true;
+}
+
+const alsoTell = (text) => ($("verdict").textContent = `${$("verdict").textContent} ${text}`.trim());
+
+// Of an address that holds no choice, unless it leads to a part of the page.
+export function tellStray(text) {
+  if (text.length > 1 && !$(text.slice(1)))
+    alsoTell("What the address has after its # is no choice of this page, and was left out.");
+}
+
+const numberIn = (from, name) => (from.get(name)?.trim() ? Number(from.get(name)) : NaN);
+
+// What follows writes into `view` what is sound, and returns the names of what is not.
+function fieldsFrom(from) {
+  const names = { fn: "cost of a miss", fp: "cost of a false alarm", volume: "cases a day" };
+  const read = { fn: view.fn, fp: view.fp };
+  for (const name of ["fn", "fp"]) if (from.has(name)) read[name] = numberIn(from, name);
+  const leftOut = [];
+  for (const [name, called] of Object.entries(names)) {
+    if (!from.has(name)) continue;
+    const value = numberIn(from, name);
+    if (FIELDS[name].sound(value, read)) view[name] = value;
+    else leftOut.push(called);
+  }
+  const prior = from.has("p") ? numberIn(from, "p") : null;
+  const sound = FIELDS.prior.sound(prior);
+  view.prior = sound ? prior : null;
+  return sound ? leftOut : [...leftOut, "share of positives"];
+}
+
+const MOST_CONSTRAINTS = 12;
+function needFrom(from) {
+  const texts = from.getAll("s");
+  const objective = from.has("o") ? readObjective(from.get("o"), OBJECTIVES) : null;
+  view.simplest = !from.has("best");
+  if (objective === null) return from.has("o") || texts.length ? ["what is wanted"] : [];
+  const constraints = [];
+  for (const c of texts.map(readConstraint)) {
+    if (!c || !CONSTRAINED.includes(c.metric) || constraints.length === MOST_CONSTRAINTS) continue;
+    // Within the values of one column at a time.
+    const column = constraints.find((of) => of.every)?.every ?? c.every;
+    const known = grid.subgroups.some((s) => s.column === c.every) && c.every === column;
+    if (c.every === null || known) constraints.push(c);
+  }
+  view.need = { objective, constraints };
+  const n = texts.length - constraints.length;
+  return n ? [counted(n, "condition")] : [];
+}
+
+function shownFrom(from) {
+  const kept = (id, name) => [...$(id).options].find((option) => option.value === from.get(name))?.value;
+  const [map, column] = [kept("heat-metric", "map"), kept("column", "groups")];
+  view.heatMetric = map ?? view.heatMetric;
+  view.column = column ?? view.column;
+  return [
+    ...(from.has("map") && map === undefined ? ["figure in the map"] : []),
+    ...(from.has("groups") && column === undefined ? ["column of subgroups"] : []),
+  ];
+}
+
+function pointFrom(from) {
+  const leftOut = [];
+  const lam = Object.fromEntries(grid.names.map((name) => [name, numberIn(from, `l.${name}`)]));
+  if (grid.names.every((name) => Number.isFinite(lam[name]))) {
+    view.lambda = nearestLambda(lam);
+    if (grid.names.some((name) => grid.lambdas[name][view.lambda] !== lam[name]))
+      leftOut.push("lambda (the nearest is shown)");
+  } else if ([...from.keys()].some((key) => key.startsWith("l."))) leftOut.push("lambda");
+  const t = from.get("t");
+  const wanted = t === "nobody" ? Infinity : t === "everybody" ? -Infinity : numberIn(from, "t");
+  if (Number.isNaN(wanted)) leftOut.push("threshold");
+  else view.wanted = wanted;
+  view.bin = nearestBin(curve(), view.wanted);
+  return leftOut;
 }
 
 const POINT_METRICS = [
@@ -107,6 +162,7 @@ function pointOf() {
   const need = wholeNeed();
   const objective = metricOf(need.objective, need.cost);
   const names = [...POINT_METRICS, ...(view.solved && !POINT_METRICS.includes(need.objective) ? [need.objective] : [])];
+  const estimates = Object.entries(estimatesOf(view.lambda, view.bin, names));
   return {
     format: "tunelater.operating_point/2",
     lam: lamOf(view.lambda),
@@ -116,7 +172,7 @@ function pointOf() {
       shareOf(grid, view.prior) === view.prior
         ? view.prior
         : curve().positives / (curve().positives + curve().negatives),
-    metrics: estimatesOf(view.lambda, view.bin, names),
+    metrics: Object.fromEntries(estimates.filter(([, interval]) => interval.every(Number.isFinite))),
     needs: view.solved ? needInWords(need, !objective.higher) : view.prior === null ? {} : { prior: view.prior },
     split: grid.split,
     n: grid.rows[0] + grid.rows[1],

@@ -10,16 +10,7 @@ const ROUNDING = 1e-12;
 export function solve(grid, need, { simplest = true } = {}) {
   const judged = bestOf(grid, need);
   if (!judged.some(meets)) return { feasible: false, reaches: reaches(taskOf(grid, need)) };
-  let first = null;
-  judged.forEach((c, i) => {
-    if (!meets(c)) return;
-    if (
-      first === null ||
-      c.merit > judged[first].merit ||
-      (c.merit === judged[first].merit && recallOf(c) > recallOf(judged[first]))
-    )
-      first = i;
-  });
+  const first = firstOf(judged);
   let chosen = first;
   const reach = simplest && grid.size > 1 ? standardError(taskOf(grid, need), judged[first].counts) : 0;
   if (reach > 0) {
@@ -30,6 +21,21 @@ export function solve(grid, need, { simplest = true } = {}) {
     });
   }
   return { feasible: true, lambda: chosen, bin: judged[chosen].bin, best: first };
+}
+
+// The best lambda, of equals the one with the higher recall, then the first; null where none meets all constraints.
+export function firstOf(judged) {
+  let first = null;
+  judged.forEach((c, i) => {
+    if (!meets(c)) return;
+    if (
+      first === null ||
+      c.merit > judged[first].merit ||
+      (c.merit === judged[first].merit && recallOf(c) > recallOf(judged[first]))
+    )
+      first = i;
+  });
+  return first;
 }
 
 // Whether the best threshold of a lambda meets all constraints.
@@ -151,8 +157,9 @@ function best(task, i) {
   return at;
 }
 
-// Of the merit, from those of both rates, with half an observation more of either kind.
-function standardError(task, at) {
+// Of the merit at some counts, from those of both rates, with half an observation more of either kind. Of a task it takes
+// the grid, the objective and the prior.
+export function standardError(task, at) {
   let sum = 0;
   const channels = [
     ["tp", at.positives, task.grid.sizes[1]],

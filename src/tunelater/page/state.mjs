@@ -2,8 +2,8 @@
 
 import { readGrid, sigmoid } from "./grid.mjs";
 import { atPrior, isDefined, metricOf } from "./metrics.mjs";
-import { meritsOf, needKey, solve } from "./solve.mjs";
-import { binFrom, cellsAt, shiftOf } from "./curves.mjs";
+import { bestOf, firstOf, meritsOf, needKey, solve, standardError } from "./solve.mjs";
+import { WHOLE, binFrom, cellsAt, shiftOf } from "./curves.mjs";
 import { constraintAsPhrase, nameOf, needAsPhrase, number, percent, shown, termOf } from "./words.mjs";
 import { $ } from "./dom.mjs";
 
@@ -86,6 +86,20 @@ view.heatValues = () => {
     const c = cellsAt(of, nearestBin(of, view.wanted));
     return isDefined(name, c) ? metric.values(atPrior(c, view.prior)) : NaN;
   });
+};
+
+// Of the map's values, which lie within one standard error of the best, as choosing counts it; null for metrics of whole
+// lambdas, of which it counts none.
+view.heatNear = (values) => {
+  if (WHOLE.includes(view.heatMetric)) return null;
+  const objective = metricOf(view.heatFigure(), costs());
+  const worth = values.map((v) => (Number.isFinite(v) ? (objective.higher ? v : -v) : -Infinity));
+  const ofNeed = view.heatMetric === "need" ? bestOf(grid, wholeNeed()) : null;
+  const first = ofNeed ? firstOf(ofNeed) : worth.indexOf(Math.max(...worth));
+  if (first === null || worth[first] === -Infinity) return values.map(() => false);
+  const counts = ofNeed?.[first].counts ?? cellsAt(grid.curves[first], nearestBin(grid.curves[first], view.wanted));
+  const reach = standardError({ grid, objective, prior: view.prior }, counts);
+  return worth.map((v) => v > -Infinity && v >= worth[first] - reach);
 };
 
 export function pick({ lambda = view.lambda, bin = null }) {

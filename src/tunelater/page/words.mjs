@@ -167,10 +167,20 @@ const general = (value) => String(Number(value.toPrecision(6)));
 export const constraintText = ({ metric, relation, bound, every }) =>
   `${metric}${relation}${general(bound)}${every ? ` in every ${every}` : ""}`;
 
+// What `constraintText` writes, or null; a metric is at most 1, and at least 0 but for the correlation.
 export function readConstraint(text) {
-  const match = /^([\w.]+(?:@[\d.]+)?)(>=|<=)([-+.\deE]+)(?: in every ([^]+))?$/.exec(text);
+  const match = /^([\w.]+)(>=|<=)([-+.\deE]+)(?: in every ([^]+))?$/.exec(text);
   if (!match) return null;
-  return { metric: match[1], relation: match[2], bound: Number(match[3]), every: match[4] ?? null };
+  const bound = Number(match[3]);
+  if (!(bound >= (match[1] === "mcc" ? -1 : 0) && bound <= 1)) return null;
+  return { metric: match[1], relation: match[2], bound, every: match[4] ?? null };
+}
+
+// One of the known objectives, net benefit with its threshold probability; or null.
+export function readObjective(text, known) {
+  const match = /^net_benefit@(\d*\.?\d+)$/.exec(text);
+  if (match) return Number(match[1]) > 0 && Number(match[1]) < 1 ? text : null;
+  return text !== "net_benefit" && known.includes(text) ? text : null;
 }
 
 // A need as a point carries it.
