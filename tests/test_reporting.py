@@ -116,11 +116,9 @@ def test_what_it_cannot_show_of_a_point_is_said(run: Run, table: Path, kind: str
 
 
 def test_metrics_of_a_point_are_those_that_the_page_knows() -> None:
-    text = (Path(reporting.__file__).parent / "page" / "page.mjs").read_text("utf-8")
-    names = {
-        kind: json.loads(re.search(rf"^const {kind} = (\[.*?\]);", text, re.MULTILINE | re.DOTALL)[1])  # type: ignore[index]
-        for kind in ("OBJECTIVES", "CONSTRAINED")
-    }
+    text = (Path(reporting.__file__).parent / "page" / "form.mjs").read_text("utf-8")
+    lists = dict(re.findall(r"^export const ([A-Z]+) = \[(.*?)\];", text, re.MULTILINE | re.DOTALL))
+    names = {kind: re.findall(r'"(\w+)"', lists[kind]) for kind in ("OBJECTIVES", "CONSTRAINED")}
     assert set(names["OBJECTIVES"]) - {"cost", "net_benefit"} == set(names["CONSTRAINED"]) == set(reporting.OBJECTIVES)
 
 
