@@ -336,7 +336,7 @@ def test_every_point_that_can_be_had_is_one(opened: Any, written: Path, tmp_path
         "fp": ["0", "1", "1e12", "1e308", "-0", ""],
     }
     found = 0
-    for i in range(42):
+    for i in range(24):
         for field, values in entered.items():
             here.page.fill(f"#{field}", str(rng.choice(values)))
         here.page.select_option("#objective", objectives[i % len(objectives)])
