@@ -116,7 +116,7 @@ def coverage(job: tuple[int, float, bool, int]) -> tuple[dict[str, float], dict[
             ours[name] += estimates[name].low <= truth[name] <= estimates[name].high
         for name, (low, high) in zip(WHOLE, resampled(log_odds, target, stated, rng), strict=True):
             bootstrap[name] += low <= truth[name] <= high
-    return tuple({name: count / repeats for name, count in counts.items()} for counts in (ours, bootstrap))  # type: ignore[return-value]
+    return tuple({name: count / repeats for name, count in counts.items()} for counts in (ours, bootstrap))
 
 
 def table(repeats: int) -> None:

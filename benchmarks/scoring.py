@@ -89,7 +89,7 @@ def main() -> None:
     model = LossConditional(torch.nn.Identity(), FiLM(space, c, start="identity"), torch.nn.Linear(c, 2)).eval()
     with torch.no_grad():  # a model that ranks, and whose ranking depends on lambda
         model.head.weight.copy_(torch.stack([torch.zeros(c), torch.full((c,), 0.3)]))
-        model.film.weight_out.normal_(std=0.02, generator=g)  # type: ignore[union-attr]
+        model.film.weight_out.normal_(std=0.02, generator=g)
     family = loss_family("vs", [float((target == 0).sum()), float((target == 1).sum())])
     print(f"{n} samples x {c} features, {len(lambdas['tau'])} lambdas, {arguments.positives:.0%} positive; "
           f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}, NumPy {np.__version__}")  # fmt: skip
@@ -106,7 +106,7 @@ def main() -> None:
         return run
 
     def as_written(z: torch.Tensor, lam: dict[str, float]) -> torch.Tensor:
-        sigma, mu = model.film(lam)  # type: ignore[misc]
+        sigma, mu = model.film(lam)
         return model.head(sigma * z + mu)
 
     first = score(model, data, lambdas, family).log_odds[1].copy()

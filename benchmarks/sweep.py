@@ -150,7 +150,7 @@ def sharing(at_once: Sequence[int], dataset: str, epochs: int, data: Path, preci
     device = torch.cuda.get_device_name() if gpus else "no GPU: trials share the cores"
     print(f"{max(1, gpus)} x {device}; {dataset}, {epochs} epochs, {precision}")
     column = COLUMNS.get(dataset) or Column(dataset, dataset, dataset, None)
-    length = Length(epochs=epochs, protocol="paper", precision=precision)  # type: ignore[arg-type]
+    length = Length(epochs=epochs, protocol="paper", precision=precision)
     rates: dict[int, list[float]] = {k: [] for k in at_once}
     for i, k in _turns(at_once, repeat):
         jobs = k * max(1, gpus)

@@ -130,7 +130,7 @@ def network(config: Config) -> Method:
         model = build(seeded, **data.shape)
         trained = train(seeded, Splits(data.split("train"), data.split("validation")), model)
         grid = config.lambdas.grid(5)
-        return tuple(  # type: ignore[return-value]
+        return tuple(
             score(trained.model, data.split(name), grid, trained.family, split=name) for name in ("validation", "test")
         )
 
@@ -154,7 +154,7 @@ def classifiers(make: Callable[..., Any], settings: list[dict[str, Any]], *, reb
             if best is None or loss < best[0]:
                 best = loss, found
         assert best is not None
-        return best[1]  # type: ignore[return-value]
+        return best[1]
 
     return scores
 

@@ -43,7 +43,7 @@ def bare(config: Config, splits: Splits) -> Callable[[], None]:
         model = build(config, n_features=FEATURES)
         network = torch.nn.Sequential(model.trunk, model.head).train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
-        x, target = splits.train.x, splits.train.target  # type: ignore[attr-defined]
+        x, target = splits.train.x, splits.train.target
         for _ in range(EPOCHS):
             for index in torch.randperm(N).split(config.batch_size):
                 loss = F.cross_entropy(network(x[index]), target[index])

@@ -41,7 +41,7 @@ class Tab:
             elif told["id"] == self._sent:
                 if told["type"] == "error":
                     raise RuntimeError(f"{method}: {told['message']}")
-                return told["result"]  # type: ignore[no-any-return]
+                return told["result"]
 
     def _note(self, event: str, params: dict[str, Any]) -> None:
         if event == "log.entryAdded":

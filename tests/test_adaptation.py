@@ -103,7 +103,7 @@ def test_the_record_tells_before_and_after_at_the_new_prior(world: World, adapte
     assert audit.new["labelled"] == 0
     assert audit.previous["point"] == json.loads(world.point.to_json())
     assert audit.after is not None
-    assert audit.after["point"] == json.loads(adapted.point.to_json())  # type: ignore[union-attr]
+    assert audit.after["point"] == json.loads(adapted.point.to_json())
     assert audit.before["cost"][0] > audit.after["estimates"]["cost"][0]
     for estimates in (audit.before, audit.after["estimates"]):
         assert all(low <= value <= high for value, low, high in estimates.values())
@@ -256,7 +256,7 @@ def test_a_point_for_a_range_of_priors_stays_within_it(world: World) -> None:
 
 def test_needs_that_nothing_meets_leave_a_record_and_a_code_of_their_own(world: World, tmp_path: Path) -> None:
     need = {"maximize": "specificity", "subject_to": ["recall>=0.6", "precision>=0.2"]}
-    tune(world.run, world.table, **need, grid=2, out=tmp_path / "point.json")  # type: ignore[arg-type]
+    tune(world.run, world.table, **need, grid=2, out=tmp_path / "point.json")
     cases(3000, 0.0005, 9).drop(columns="y").to_csv(tmp_path / "rare.csv", index=False)
     (tmp_path / "out").mkdir()
     out = tmp_path / "out" / "new.json"
@@ -277,7 +277,7 @@ def test_needs_that_nothing_meets_leave_a_record_and_a_code_of_their_own(world: 
 
 
 def certified(world: World, **need: object) -> OperatingPoint:
-    return tune(world.run, world.table, grid=3, guarantee=0.9, **need)  # type: ignore[arg-type]
+    return tune(world.run, world.table, grid=3, guarantee=0.9, **need)
 
 
 def test_a_guarantee_is_renewed_at_the_new_share(world: World) -> None:
@@ -373,9 +373,9 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_watch_that_was_stopped_is_as_one_that_was_not(world: World, stream: Path, tmp_path: Path) -> None:
     files = sorted(stream.glob("*.csv"))
     options = {"at": world.point, "limits": ["recall>=0.5"]}
-    whole = watch(world.run, stream, state=tmp_path / "whole.json", **options)  # type: ignore[arg-type]
+    whole = watch(world.run, stream, state=tmp_path / "whole.json", **options)
     for some in (files[:3], files[2:5], files[:1], files[5:]):
-        apart = watch(world.run, some, state=tmp_path / "apart.json", **options)  # type: ignore[arg-type]
+        apart = watch(world.run, some, state=tmp_path / "apart.json", **options)
     assert (tmp_path / "whole.json").read_bytes() == (tmp_path / "apart.json").read_bytes()
     assert whole.monitor.batches == 8
     assert [batch.name for batch in whole.batches] == [str(path) for path in files]

@@ -365,7 +365,7 @@ def test_what_is_wrong_is_told_at_once() -> None:
         binned(made(0, positives=2))
     for smallest in (0, 1, 2, 2.5, True):
         with pytest.raises(InputError, match="from 3 up"):
-            binned(made(0), smallest)  # type: ignore[arg-type]
+            binned(made(0), smallest)
 
 
 # ------------------------------------------------------------------------------------------- in the page

@@ -146,24 +146,24 @@ def test_all_that_is_wrong_with_wrapping_is_told_at_once(space: LambdaSpace) -> 
     with pytest.raises(InputError, match=r"n_classes=1(.|\n)*no option 'strat'; did you mean 'start'"):
         LossConditional.wrap(nn.Linear(3, 5), space, 1, strat="paper")
     with pytest.raises(InputError, match=r"drawn from a LambdaSpace, got {'tau': 1}"):
-        LossConditional.wrap(nn.Linear(3, 5), {"tau": 1})  # type: ignore[arg-type]
+        LossConditional.wrap(nn.Linear(3, 5), {"tau": 1})
 
 
 def test_all_that_is_wrong_with_a_backbone_is_told_at_once() -> None:
     with pytest.raises(InputError) as told:
-        PooledTrunk(nn.ReLU(), pool="max")  # type: ignore[arg-type]
+        PooledTrunk(nn.ReLU(), pool="max")
     assert len(told.value.problems) == 2
     assert "pass channels=" in str(told.value)
     with pytest.raises(InputError, match="'max'"):
-        PooledTrunk(nn.ReLU(), 3, pool="max")  # type: ignore[arg-type]
+        PooledTrunk(nn.ReLU(), 3, pool="max")
     for channels in (0, -1, True, 2.0):
         with pytest.raises(InputError, match=f"got {channels}"):
-            PooledTrunk(nn.ReLU(), channels)  # type: ignore[arg-type]
+            PooledTrunk(nn.ReLU(), channels)
     with pytest.raises(InputError, match=r"a torch\.nn\.Module"):
-        PooledTrunk(torch.relu)  # type: ignore[arg-type]
+        PooledTrunk(torch.relu)
     for n_classes in (1, True, 2.0):
         with pytest.raises(InputError, match="two classes or more"):
-            LossConditional.wrap(nn.Linear(3, 5), SPACE, n_classes)  # type: ignore[arg-type]
+            LossConditional.wrap(nn.Linear(3, 5), SPACE, n_classes)
 
 
 def test_outputs_without_features_are_told() -> None:
@@ -195,7 +195,7 @@ class Stream(IterableDataset):
         self.rows = rows
 
     def __iter__(self) -> Any:
-        return (self.rows[i] for i in range(len(self.rows)))  # type: ignore[arg-type]
+        return (self.rows[i] for i in range(len(self.rows)))
 
 
 def model_and_samples(stages: bool = False) -> tuple[LossConditional, TensorSplit]:
@@ -218,10 +218,10 @@ def test_a_loader_scores_as_its_tensors_do(form: str, stages: bool) -> None:
     rows = Rows(x, y, weight, "label" if form == "label" else "labels")
     loaded: Any = {
         "pairs": DataLoader(TensorDataset(x, y), batch_size=50),
-        "triples": DataLoader(TensorDataset(x, y, data.weight), batch_size=50),  # type: ignore[arg-type]
+        "triples": DataLoader(TensorDataset(x, y, data.weight), batch_size=50),
         "stream": DataLoader(Stream(rows), batch_size=32),
         "small batches": DataLoader(rows, batch_size=1),
-        "dataset": TensorDataset(x, y, data.weight),  # type: ignore[arg-type]
+        "dataset": TensorDataset(x, y, data.weight),
     }.get(form, DataLoader(rows, batch_size=50))
     modes = [module.training for module in model.modules()]
     expected = score(model, TensorSplit(x, y, weight), SPACE.grid(3), FAMILY, split="test", model_id="m")
@@ -231,7 +231,7 @@ def test_a_loader_scores_as_its_tensors_do(form: str, stages: bool) -> None:
         np.testing.assert_array_equal(found.target, expected.target)
         assert (found.weight is None) == (weight is None)
         if weight is not None:
-            np.testing.assert_array_equal(found.weight, expected.weight)  # type: ignore[arg-type]
+            np.testing.assert_array_equal(found.weight, expected.weight)
         assert (found.prior, found.split, found.model) == (expected.prior, "test", "m")
     assert [module.training for module in model.modules()] == modes
 
@@ -267,7 +267,7 @@ def test_a_loader_of_three_classes_scores_as_its_tensors_do(stages: bool) -> Non
     found = score_classes(model, DataLoader(Rows(data.x, y, data.weight), batch_size=50), SPACE.grid(2), family)
     np.testing.assert_allclose(found.log_posterior, expected.log_posterior, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(found.target, y)
-    np.testing.assert_array_equal(found.weight, expected.weight)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found.weight, expected.weight)
     with pytest.raises(InputError, match="targets 0 to 2, got 3"):
         score_classes(model, DataLoader(TensorDataset(data.x, y + 1)), SPACE.grid(2), family)
 
@@ -302,7 +302,7 @@ def test_what_is_wrong_with_a_loader_is_told(data: Any, told: str) -> None:
 def test_as_many_targets_as_inputs() -> None:
     model, _ = model_and_samples()
     with pytest.raises(InputError, match="need as many inputs, got features of 9"):
-        score(model, DataLoader([(X[:9], Y)], batch_size=None), SPACE.grid(2), FAMILY)  # type: ignore[arg-type]
+        score(model, DataLoader([(X[:9], Y)], batch_size=None), SPACE.grid(2), FAMILY)
     some = [(X, Y, torch.ones(10)), (X, Y)]
     with pytest.raises(InputError, match="all batches have sample weights or none"):
-        score(model, DataLoader(some, batch_size=None), SPACE.grid(2), FAMILY)  # type: ignore[arg-type]
+        score(model, DataLoader(some, batch_size=None), SPACE.grid(2), FAMILY)

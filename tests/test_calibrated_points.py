@@ -123,7 +123,7 @@ def test_the_honest_brier_score_is_of_maps_fitted_without_each_fold(kind: str) -
         p = np.empty(len(log_odds))
         for f in range(folds.n):
             rest = fold != f
-            moved = prior_weight(s.target[rest], s.weight[rest], 0.1)  # type: ignore[index]
+            moved = prior_weight(s.target[rest], s.weight[rest], 0.1)
             p[~rest] = expit(fit_calibration(kind, log_odds[rest], s.target[rest], moved)(log_odds[~rest]))
         values.append(brier_score_loss(s.target, p, sample_weight=weight))
     assert point.honest["brier"].value == pytest.approx(np.mean(values), rel=1e-5)

@@ -565,7 +565,7 @@ def test_labels_of_a_diagram_do_not_touch(
     save = Figure.savefig
 
     def measured(figure: Figure, *args: object, **options: object) -> None:
-        save(figure, *args, **options)  # type: ignore[arg-type]
+        save(figure, *args, **options)
         (axes,) = figure.axes
         boxes = [[label.get_window_extent() for label in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis)]
         found.extend([[(b.x0, b.x1) for b in boxes[0]], [(b.y0, b.y1) for b in boxes[1]]])

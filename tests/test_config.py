@@ -331,10 +331,10 @@ def test_a_value_of_a_wrong_type_is_named_also_where_no_file_was_read(settings: 
 def test_wrong_types_and_broken_rules_are_reported_together() -> None:
     with pytest.raises(InputError) as error:
         Config(
-            loss=7,  # type: ignore[arg-type]
+            loss=7,
             lambdas=LambdaSpace(alpha=0.5, phi=1),
             model=ModelConfig(options={"width": "wide", "depth": 0, "dropuot": 0.1}),
-            optimizer=OptimizerConfig("adm", learning_rate="fast"),  # type: ignore[arg-type]
+            optimizer=OptimizerConfig("adm", learning_rate="fast"),
             epochs=0,
         )
     assert len(error.value.problems) == 7
@@ -343,10 +343,10 @@ def test_wrong_types_and_broken_rules_are_reported_together() -> None:
 def test_numbers_of_numpys_and_lists_become_pythons() -> None:
     """So that a config is the same, and its file too, wherever its numbers come from."""
     config = Config(
-        epochs=np.int64(3),  # type: ignore[arg-type]
-        clip_norm=np.float32(0.5),  # type: ignore[arg-type]
+        epochs=np.int64(3),
+        clip_norm=np.float32(0.5),
         optimizer=OptimizerConfig(learning_rate=1),
-        schedule=ScheduleConfig("multistep", milestones=[1, np.int32(2)]),  # type: ignore[arg-type]
+        schedule=ScheduleConfig("multistep", milestones=[1, np.int32(2)]),
         model=ModelConfig(options={"width": np.int64(7), "dropout": np.float64(0.5)}),
         lambdas=LambdaSpace(gamma=PointMass(np.int64(0)), tau=np.float32(1)),
     )

@@ -352,9 +352,9 @@ def test_what_is_cached_is_not_decoded_again(
 def test_settings_have_caches_of_their_own(changed: dict[str, Any], files: list[Path], tmp_path: Path) -> None:
     settings = {"size": 16}
     files = [*files, saved(tmp_path / "grey.png", grey16() // 8 * 5)]
-    cache_images(files, tmp_path / "cache", **settings)  # type: ignore[arg-type]
-    other = cache_images(files, tmp_path / "cache", **settings | changed)  # type: ignore[arg-type]
-    alone = cache_images(files, tmp_path / "other", **settings | changed)  # type: ignore[arg-type]
+    cache_images(files, tmp_path / "cache", **settings)
+    other = cache_images(files, tmp_path / "cache", **settings | changed)
+    alone = cache_images(files, tmp_path / "other", **settings | changed)
     assert np.array_equal(other[:], alone[:])
 
 
@@ -738,7 +738,7 @@ def test_all_arguments_are_checked_at_once(tmp_path: Path) -> None:
             bits=17,
             max_pixels=0,
             workers=0,
-            on_bad="ignore",  # type: ignore[arg-type]
+            on_bad="ignore",
         )
     assert len(error.value.problems) == 7
     assert not (tmp_path / "cache").exists()

@@ -606,12 +606,12 @@ def test_the_description_of_images_is_enough_to_feed_them(tmp_path: Path) -> Non
     assert told["colours"] == ["red", "green", "blue"]
     assert x.shape[1:] == tuple(told["shape"][1:])
     back = np.round((x * std + mean) * 255).astype(told["type"])
-    np.testing.assert_array_equal(back, samples.pixels[:50].permute(0, 2, 3, 1))  # type: ignore[union-attr]
+    np.testing.assert_array_equal(back, samples.pixels[:50].permute(0, 2, 3, 1))
 
 
 def test_images_of_any_size_are_told_to_have_no_graph(tmp_path: Path) -> None:
     run, _, _ = run_on_images()
-    form = ImageForm(dataclasses.replace(run.form.images, size=None), run.form.labels)  # type: ignore[attr-defined]
+    form = ImageForm(dataclasses.replace(run.form.images, size=None), run.form.labels)
     with pytest.raises(InputError, match=r"images\.size"):
         export_model(dataclasses.replace(run, form=form), tmp_path / "model.pt2")
     assert not list(tmp_path.iterdir())

@@ -185,8 +185,8 @@ def test_identity_start_learns() -> None:
         optimizer.zero_grad()
         model(features().float(), {"gamma": 0.1, "tau": 2.0}).square().sum().backward()
         assert model.film is not None
-        assert float(model.film.weight_out.grad.abs().sum()) > 0  # type: ignore[union-attr]
-        assert (float(model.film.weight_in.grad.abs().sum()) > 0) == (step == 1)  # type: ignore[union-attr]
+        assert float(model.film.weight_out.grad.abs().sum()) > 0
+        assert (float(model.film.weight_in.grad.abs().sum()) > 0) == (step == 1)
         optimizer.step()
 
 
@@ -240,8 +240,8 @@ def test_folded_and_per_sample_logits_have_the_same_gradients(options: dict) -> 
     for values in (lam, {name: torch.full((N,), value) for name, value in lam.items()}):
         model = model_over(VS_SPACE, **options)
         z = features().requires_grad_()
-        model.logits(z, values).sin().sum().backward()  # type: ignore[arg-type]
-        gradients.append([z.grad, *(p.grad for p in (*model.head.parameters(), *model.film.parameters()))])  # type: ignore[union-attr]
+        model.logits(z, values).sin().sum().backward()
+        gradients.append([z.grad, *(p.grad for p in (*model.head.parameters(), *model.film.parameters()))])
     for folded, per_sample in zip(*gradients, strict=True):
         assert folded is not None
         assert float(folded.abs().sum()) > 0
@@ -275,7 +275,7 @@ def test_autocast_to_bfloat16_runs_both_paths(place: Place) -> None:
     exact = model.logits(z, lam)
     for values in (lam, {name: torch.full((N,), value) for name, value in lam.items()}):
         with torch.autocast("cpu", torch.bfloat16):
-            rough = model.logits(z, values)  # type: ignore[arg-type]
+            rough = model.logits(z, values)
         torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.05 * float(exact.detach().abs().max()))
 
 
@@ -293,7 +293,7 @@ def test_margins_at_many_lambdas_are_one_linear_map(
 ) -> None:
     space, z = SPACES[name], features()
     options = {"film": False} if place is None else {"place": place}
-    model = model_over(space, head_bias=head_bias, start=start, rescale=start == "identity", **options)  # type: ignore[arg-type]
+    model = model_over(space, head_bias=head_bias, start=start, rescale=start == "identity", **options)
     lambdas = {key: torch.from_numpy(values) for key, values in space.grid(3).items()}
     n_lambdas = len(next(iter(lambdas.values())))
     for family in (loss_family(name, (20, 1)), loss_family(name, (3, 7)), None):
@@ -393,7 +393,7 @@ def test_a_copy_and_a_bare_trunk_carry_nothing_of_a_pass_along() -> None:
     before = model(x, lam)
     twin = copy.deepcopy(model)
     with torch.no_grad():
-        for parameter in twin.stages.parameters():  # type: ignore[union-attr]
+        for parameter in twin.stages.parameters():
             parameter.zero_()
     model.trunk[2].then = lambda: 1 / 0
     with pytest.raises(ZeroDivisionError):
@@ -485,12 +485,12 @@ def test_unknown_branches_are_refused(branches: Sequence) -> None:
 
 def test_an_unknown_start_is_refused() -> None:
     with pytest.raises(InputError, match="start is 'paper' or 'identity', got 'identiy'"):
-        FiLM(VS_SPACE, 8, start="identiy")  # type: ignore[arg-type]
+        FiLM(VS_SPACE, 8, start="identiy")
 
 
 def test_an_unknown_place_is_refused() -> None:
     with pytest.raises(InputError, match="place is 'features' or 'logits', got 'stages'"):
-        LossConditional(nn.Identity(), FiLM(VS_SPACE, 2), nn.Linear(8, 2), place="stages")  # type: ignore[arg-type]
+        LossConditional(nn.Identity(), FiLM(VS_SPACE, 2), nn.Linear(8, 2), place="stages")
 
 
 def test_margins_of_three_classes_are_refused() -> None:

@@ -390,8 +390,8 @@ def test_a_constraint_in_every_value_is_a_claim_for_each() -> None:
     plain, women, men = claims_of(["fpr<=0.1", "recall>=0.8 in every sex"], {"sex": sex})
     assert (str(plain), str(women), str(men)) == ("fpr<=0.1", "recall>=0.8 where sex=F", "recall>=0.8 where sex=M")
     assert plain.members is None
-    np.testing.assert_array_equal(women.members, sex == "F")  # type: ignore[arg-type]
-    np.testing.assert_array_equal(men.members, sex == "M")  # type: ignore[arg-type]
+    np.testing.assert_array_equal(women.members, sex == "F")
+    np.testing.assert_array_equal(men.members, sex == "M")
     told = problems_of(lambda: claims_of(["recall>=0.8 in every sx", "fpr<=0.1 in every site"], {"sex": sex}))
     assert len(told) == 2
     assert "did you mean 'sex'" in told[0]

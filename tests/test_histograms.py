@@ -87,7 +87,7 @@ def test_scores_next_to_an_edge_fall_on_their_side_of_it(index: int, steps: int)
 @pytest.mark.parametrize("bits", [3, 17, 12.0, True, "12"])
 def test_other_steps_are_refused(bits: object) -> None:
     with pytest.raises(InputError, match="from 4 to 16"):
-        Bins(bits)  # type: ignore[arg-type]
+        Bins(bits)
 
 
 # ------------------------------------------------------------------------------------------- decisions

@@ -220,7 +220,7 @@ def test_a_subgroup_that_a_weighting_leaves_empty_asks_for_nothing(rule: str, bo
         site[-1] = of_last
         alone = dataclasses.replace(s, log_odds=log_odds, columns={"site": site.copy()})
         asked = {"maximize": "f1", "subject_to": f"{rule} in every site", "bootstrap": bootstrap}
-        points.append(OperatingGrid(alone).select(**asked))  # type: ignore[arg-type]
+        points.append(OperatingGrid(alone).select(**asked))
     assert points[0] == points[1]
 
 

@@ -69,7 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reading(place: Path, **options: object) -> ImageSource:
-    return ImageSource(cache=place / "cache", **options)  # type: ignore[arg-type]
+    return ImageSource(cache=place / "cache", **options)
 
 
 def test_new_images_have_all_labels_some_or_none(place: Path, tmp_path: Path) -> None:
@@ -105,12 +105,12 @@ def test_images_that_look_otherwise_have_drifted(place: Path, tmp_path: Path) ->
     point = tune(Run.load(place / "run"), place / "parts", **NEED, images=reading(place))
     new = parts(tmp_path / "new", 60, 30, seed=8)
     told = {"at": point, "reference": place / "parts", "grid": 2, "images": reading(place)}
-    done = adapt(place / "run", new, **told)  # type: ignore[arg-type]
+    done = adapt(place / "run", new, **told)
     assert {part["name"] for part in done.audit.tests["parts"]} >= {"scores", "inputs"}
     assert done.audit.tests["explained"]
     for file in new.rglob("*.png"):
         Image.open(file).point(lambda v: v // 2 + 100).save(file)
-    done = adapt(place / "run", new, **told)  # type: ignore[arg-type]
+    done = adapt(place / "run", new, **told)
     p = {part["name"]: part["p"] for part in done.audit.tests["parts"]}
     assert done.point is None
     assert p["inputs"] <= 0.01
@@ -155,7 +155,7 @@ def test_a_page_to_choose_on(place: Path, tmp_path: Path) -> None:
             r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL
         )
         assert found is not None
-        return json.loads(found[1])  # type: ignore[no-any-return]
+        return json.loads(found[1])
 
     out = tmp_path / "report.html"
     asked = ["report", str(place / "run"), str(place / "parts"), "--out", str(out), "--cache", str(place / "cache")]
@@ -174,7 +174,7 @@ def test_a_page_to_choose_on(place: Path, tmp_path: Path) -> None:
     pd.DataFrame(columns).to_csv(tmp_path / "list.csv", index=False)
     point = tune(place / "run", place / "parts", **NEED, images=reading(place))
     given = {"subgroups": ["camera"], "at": point, "grid": 2, "images": reading(place)}
-    report(place / "run", tmp_path / "list.csv", out=tmp_path / "list.html", **given)  # type: ignore[arg-type]
+    report(place / "run", tmp_path / "list.csv", out=tmp_path / "list.html", **given)
     (subgroups,) = told(tmp_path / "list.html")["grid"]["subgroups"]
     assert (subgroups["values"], np.sum(subgroups["rows"], 0).tolist()) == (["left", "right"], [80, 40])
     lambdas, start = told(tmp_path / "list.html")["grid"]["lambdas"], told(tmp_path / "list.html")["start"]
@@ -361,7 +361,7 @@ def test_bad_calls_are_told_before_work(place: Path, tmp_path: Path) -> None:
     folder = place / "parts"
 
     def told(**options: object) -> str:
-        return "\n".join(problems_of(lambda: fit(folder, **{"images": reading(place), **options})))  # type: ignore[arg-type]
+        return "\n".join(problems_of(lambda: fit(folder, **{"images": reading(place), **options})))
 
     assert "'crack'; did you mean 'cracked'" in told(positive="crack", config=quick())
     assert "--positive" in told(config=quick())
@@ -401,9 +401,9 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pd.DataFrame(rows, columns=["path", "kind"]).to_csv(place / "list.csv", index=False)
     config = dataclasses.replace(quick(), epochs=1)
     given = {"positive": "cracked", "config": config}
-    fit(place / "parts", images=reading(place), out=place / "folder-run", **given)  # type: ignore[arg-type]
+    fit(place / "parts", images=reading(place), out=place / "folder-run", **given)
     source = reading(place, path="path")
-    fit(place / "list.csv", target="kind", images=source, out=place / "list-run", **given)  # type: ignore[arg-type]
+    fit(place / "list.csv", target="kind", images=source, out=place / "list-run", **given)
     return place
 
 

@@ -158,7 +158,7 @@ def recorded(n: int = 40, **options: Any) -> tuple[Recorded, FetchedImages, Imag
     """Images in an array, of which a split takes some in another order; the same in memory."""
     x, order = pixels(n + 5, 9, 10), torch.randperm(n, generator=torch.Generator().manual_seed(1)) + 5
     array = Recorded(x.numpy())
-    fetched = FetchedImages(array, torch.arange(n) % 2, CIFAR, rows=order, **options)  # type: ignore[arg-type]
+    fetched = FetchedImages(array, torch.arange(n) % 2, CIFAR, rows=order, **options)
     return array, fetched, ImageSplit(x[order], torch.arange(n) % 2, CIFAR, **options)
 
 
@@ -168,14 +168,14 @@ def test_a_batch_of_an_array_reads_its_own_images_alone() -> None:
         array.read.clear()
         assert torch.equal(fetched.inputs(index, 3), held.inputs(index, 3))
         ((_, rows),) = array.read
-        assert rows == fetched.rows[index].tolist()  # type: ignore[index]
+        assert rows == fetched.rows[index].tolist()
 
 
 def test_an_array_is_taken_into_memory_where_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     array, fetched, held = recorded(weight=torch.rand(40))
     cpu = torch.device("cpu")
     inside = fetched.to(cpu)
-    assert torch.equal(inside.pixels, held.pixels)  # type: ignore[arg-type]
+    assert torch.equal(inside.pixels, held.pixels)
     assert (inside.rows, inside.weight) == (None, fetched.weight)
     assert [row for _, rows in array.read for row in rows] == sorted(fetched.rows.tolist()), "in the order of the disk"
     n_bytes = 40 * 3 * 9 * 10

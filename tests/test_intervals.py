@@ -406,9 +406,9 @@ def _refused(words: str, **given: object) -> None:
     s = Scores(x[None].astype(np.float32), target.astype(np.int8), {}, 0.1)
     point = OperatingPoint({}, 0.5, 0.0, 0.1)
     for work in (
-        lambda: OperatingGrid(s).select(maximize="f1", **given),  # type: ignore[arg-type]
-        lambda: assess(point, s, **given),  # type: ignore[arg-type]
-        lambda: compare((point, s), (point, s), "recall", **given),  # type: ignore[arg-type]
+        lambda: OperatingGrid(s).select(maximize="f1", **given),
+        lambda: assess(point, s, **given),
+        lambda: compare((point, s), (point, s), "recall", **given),
     ):
         with pytest.raises(InputError, match=words):
             work()

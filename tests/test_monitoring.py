@@ -253,7 +253,7 @@ def test_the_order_within_a_batch_does_not_matter() -> None:
 )
 def test_files_that_are_no_monitor(change: object, told: str) -> None:
     raw = json.loads(watched(np.random.default_rng(8)).to_json())
-    change(raw)  # type: ignore[operator]
+    change(raw)
     with pytest.raises(InputError, match=told):
         Monitor.from_json(json.dumps(raw))
 
@@ -274,14 +274,14 @@ def test_what_cannot_be_watched_is_told_at_once() -> None:
     other = Reference.of(replace(drawn(rng, 100, 0.3), model="other", lambdas={"tau": np.ones(1)}))
     limits = ["recal>=0.9", "f1>=0.5", "recall<=0.9", "recall>=1", "cost<=3"]
     with pytest.raises(InputError) as told:
-        Monitor.of(point_at(), other, limits=limits, prior=(0.5, 0.1), alpha=5.0)  # type: ignore[arg-type]
+        Monitor.of(point_at(), other, limits=limits, prior=(0.5, 0.1), alpha=5.0)
     text = str(told.value)
     assert len(told.value.problems) == 9
     for word in ("did you mean 'recall'", "mean over cases", "good side", "inside (0, 1)", "chosen for costs", "alpha"):
         assert word in text
     for prior in (0.0, 1.0, "half", (0.1, 0.2, 0.3)):
         with pytest.raises(InputError, match="prior"):
-            Monitor.of(point_at(), limits="recall>=0.9", prior=prior)  # type: ignore[arg-type]
+            Monitor.of(point_at(), limits="recall>=0.9", prior=prior)
     with pytest.raises(InputError, match="nothing to watch"):
         Monitor.of(point_at())
     with pytest.raises(InputError, match="inside"):

@@ -504,7 +504,7 @@ def test_of_nobody_there_is_no_precision(opened: Any, written: Path) -> None:
 
 
 def figure_in(text: str) -> float:
-    return float(re.search(r"([-\d.,]+)%?$", text)[1].replace(",", "")) * (0.01 if text.endswith("%") else 1)  # type: ignore[index]
+    return float(re.search(r"([-\d.,]+)%?$", text)[1].replace(",", "")) * (0.01 if text.endswith("%") else 1)
 
 
 def test_the_map_tells_its_figure_in_its_own_unit(opened: Any, written: Path) -> None:
@@ -622,7 +622,7 @@ PICTURES = """() => Object.fromEntries([
 def pictures(page: Any) -> dict[str, Any]:
     """All that the page shows: the pixels of every chart, and texts."""
     settled(page)
-    return page.evaluate(PICTURES)  # type: ignore[no-any-return]
+    return page.evaluate(PICTURES)
 
 
 def test_what_moves_leave_is_what_is_drawn_anew(opened: Any, written: Path) -> None:
@@ -997,7 +997,7 @@ def test_no_row_of_the_data_is_in_the_file(hostile: tuple[Path, pd.DataFrame, Pa
     for column in ("patient", "measured", "level"):
         assert [cell for cell in frame[column].astype(str) if cell in text] == []
     # What is told is of several cases: every bin of every lambda, and of every value of a column, or of none.
-    told = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
+    told = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
     grid = told["grid"]
     cases = [n + p for n, p in zip(unpacked(grid["negatives"]), unpacked(grid["positives"]), strict=True)]
     assert len(cases) == sum(grid["bins"])

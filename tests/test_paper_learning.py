@@ -93,7 +93,7 @@ def test_the_candidates_kept_are_those_that_some_choice_takes() -> None:
 
 
 def run(method: str, setting: dict[str, str], **length: object) -> tuple[dict, Candidates]:
-    trial = Trial("synthetic", None, method, tuple(setting.items()), 0, Length(epochs=5, **length))  # type: ignore[arg-type]
+    trial = Trial("synthetic", None, method, tuple(setting.items()), 0, Length(epochs=5, **length))
     loaded = data.load("synthetic", None, None, trial.length.protocol, Path("nowhere"))
     return learning.run(trial, loaded, None, device="cpu")
 
@@ -122,7 +122,7 @@ def test_boosted_trees_with_class_weights_say_their_posterior_without_them() -> 
 def test_trees_are_for_tables() -> None:
     pixels = data.load("synthetic", None, None, "held-out", Path("nowhere"))
     broken = data.Data(
-        type(pixels.splits)(*(object(),) * 3),  # type: ignore[arg-type]
+        type(pixels.splits)(*(object(),) * 3),
         "f",
     )
     pytest.importorskip("lightgbm")

@@ -103,7 +103,7 @@ def test_a_group_and_a_method_in_it_are_the_group() -> None:
 
 def trial(**changes: object) -> Trial:
     plain = Trial("synthetic", None, "vs+lct", tuple(METHODS["vs+lct"].settings()[0].items()), 0, Length(epochs=3))
-    return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(plain, **changes)
 
 
 def test_a_trial_survives_its_record() -> None:

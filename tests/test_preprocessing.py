@@ -198,7 +198,7 @@ def test_features_that_do_not_conform_are_refused() -> None:
     assert "rows" in problems_of(lambda: Preprocessor().fit(features[:0], preprocessor.schema))[0]
     assert "fit" in problems_of(lambda: Preprocessor().transform(features))[0]
     assert "fit" in problems_of(lambda: Preprocessor().save("p.skops"))[0]
-    assert "quantile or standard" in problems_of(lambda: Preprocessor("log"))[0]  # type: ignore[arg-type]
+    assert "quantile or standard" in problems_of(lambda: Preprocessor("log"))[0]
 
 
 # ----------------------------------------------------------------------------------------------------------- real files

@@ -35,7 +35,7 @@ BASH = shutil.which("bash")
 def told(page: Path) -> dict[str, Any]:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
     assert found is not None
-    return json.loads(found[1])  # type: ignore[no-any-return]
+    return json.loads(found[1])
 
 
 def a_point(run: Run, **of: Any) -> OperatingPoint:
@@ -204,7 +204,7 @@ def test_counts_of_shards_have_lambdas_and_rows_of_their_own(
         count(run, table, out=tmp_path / "shard.npz", grid=2)
     asked = {"out": tmp_path / "page.html", "subgroups": ["sex"], "grid": 50, "allow_test": True}
     with pytest.raises(InputError) as refused:
-        report(run, tmp_path / "shard.npz", **asked)  # type: ignore[arg-type]
+        report(run, tmp_path / "shard.npz", **asked)
     assert len(refused.value.problems) == 3
     for option in ("--subgroups", "--grid", "--allow-test"):
         assert option in str(refused.value)

@@ -357,7 +357,7 @@ def test_new_scores_tell_all_that_is_wrong() -> None:
     reference = Reference.of(drawn(rng, 200, 0.2))
     empty = Scores(np.empty((1, 0), np.float32), np.empty(0, np.int8), {"tau": np.array([9.0])}, 0.1, model="other")
     with pytest.raises(InputError) as told:
-        estimate_prior(reference, empty, before=0.0, confidence=95)  # type: ignore[arg-type]
+        estimate_prior(reference, empty, before=0.0, confidence=95)
     assert len(told.value.problems) == 5
     for word in ("model other", "no new cases", "tau", "confidence", "before"):
         assert word in str(told.value)

@@ -270,7 +270,7 @@ def test_a_schema_survives_json() -> None:
 )
 def test_a_damaged_schema_is_refused(change: dict[str, Any], words: str) -> None:
     assert words in "\n".join(problems_of(lambda: TableSchema.from_json(SCHEMA.to_json() | change)))
-    assert problems_of(lambda: TableSchema.from_json([]))  # type: ignore[arg-type]
+    assert problems_of(lambda: TableSchema.from_json([]))
 
 
 # -------------------------------------------------------------------------------------------------------------- conform

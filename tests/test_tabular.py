@@ -402,7 +402,7 @@ def guess(quality: float) -> Callable[[Data], tuple[Scores, Scores]]:
 
     def scores(data: Data) -> tuple[Scores, Scores]:
         rng = np.random.default_rng(data.seed)
-        return tuple(  # type: ignore[return-value]
+        return tuple(
             Scores(
                 (quality * data.y[name] + rng.normal(size=(2, len(data.y[name]))) - 3).astype(np.float32),
                 data.y[name].astype(np.int8),

@@ -120,7 +120,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def point(run: Run) -> OperatingPoint:
     """Which alerts on half of some rows."""
     at = OperatingPoint({"gamma": 0.1, "tau": 1.0}, 0.5, 0.0, 0.05, model=run.id, calibration=Platt(0.3, 1.2))
-    rows = run.form.split(conform(messy(100, seed=4), run.form.schema))  # type: ignore[attr-defined]
+    rows = run.form.split(conform(messy(100, seed=4), run.form.schema))
     median = float(predictions_of(run, at, rows).to_pandas()["log_odds"].median())
     return dataclasses.replace(at, log_odds_threshold=median, threshold=float(expit(median)))
 

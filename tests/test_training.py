@@ -402,8 +402,8 @@ def test_image_convolutions_train_with_channels_innermost_to_the_same_weights() 
         family.loss(plain(x, lam), target, **lam).mean().backward()
         torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
         optimizer.step()
-    assert not plain.trunk[0].weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[index,union-attr,operator]
-    assert ours.trunk[0].weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[index,union-attr,operator]
+    assert not plain.trunk[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert ours.trunk[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert_close(weights(ours), weights(plain))
 
 
@@ -793,7 +793,7 @@ def one_of_two(folder: str) -> None:
     except InputError as error:
         results["precision"] = str(error)
 
-    poisoned = Splits(Poisoned(ODD.train.x, ODD.train.target), ODD.validation)  # type: ignore[attr-defined]
+    poisoned = Splits(Poisoned(ODD.train.x, ODD.train.target), ODD.validation)
     try:
         train(ONE_STEP, poisoned, untrained(ONE_STEP), fabric=fabric)
     except TrainingDiverged as error:
@@ -915,7 +915,7 @@ def test_early_stopping_keeps_the_best_epoch_and_stops_after_patience(name: str)
     assert not same(weights(trained), epochs[-1])
 
     # The value itself, from the returned model and scikit-learn: the mean over a 3 x 3 grid of lambdas.
-    target, weight = WEIGHTED.validation.target.numpy(), WEIGHTED.validation.weight.numpy()  # type: ignore[union-attr]
+    target, weight = WEIGHTED.validation.target.numpy(), WEIGHTED.validation.weight.numpy()
     scores = score(trained.model, WEIGHTED.validation, LCT.grid(3), trained.family).log_odds.astype(np.float64)
     assert len(scores) == 9
     if name == "average_precision":

@@ -572,7 +572,7 @@ def test_bootstrap_intervals_equal_a_loop_over_resampled_rows(weighted: bool, pr
 def test_a_bootstrap_needs_resamples(number: object) -> None:
     scores = Scores(np.zeros((1, 4), np.float32), np.array([0, 1, 0, 1], np.int8), {}, 0.5)
     with pytest.raises(InputError, match="100 resamples or more"):
-        OperatingGrid(scores).select(maximize="f1", bootstrap=number)  # type: ignore[arg-type]
+        OperatingGrid(scores).select(maximize="f1", bootstrap=number)
 
 
 def test_interval_does_not_collapse_where_no_error_was_seen() -> None:

@@ -39,7 +39,7 @@ NEED = {"maximize": "precision", "subject_to": "recall>=0.9"}
 def quiet_fit(*args: object, **kwargs: object) -> Run:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DoubtfulInputWarning)
-        return fit(*args, **kwargs)  # type: ignore[arg-type]
+        return fit(*args, **kwargs)
 
 
 def test_columns_without_information_are_left_out_and_named(frame: pd.DataFrame) -> None:
