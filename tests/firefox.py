@@ -5,6 +5,7 @@ Playwright drives builds of Firefox of its own, and not Debian's.
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import time
@@ -88,6 +89,11 @@ class Tab:
         """On the keyboard, where the focus is."""
         pressed = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         self._act({"type": "key", "id": "keyboard", "actions": pressed})
+
+    def print(self) -> bytes:
+        """The page as PDF, on A4."""
+        done = self.send("browsingContext.print", context=self._context, page={"width": 21.0, "height": 29.7})
+        return base64.b64decode(done["data"])
 
     def _act(self, source: dict[str, Any]) -> None:
         self.send("input.performActions", context=self._context, actions=[source])

@@ -612,7 +612,10 @@ def test_the_map_marks_what_may_be_chance(opened: Any, written: Path, counted: B
 AT_REST = "() => new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 300))"
 PICTURES = """() => Object.fromEntries([
   ...[...document.querySelectorAll(".chart")].flatMap((chart) => [
-    [chart.id, [...chart.querySelectorAll("canvas")].map((canvas) => canvas.toDataURL())],
+    [chart.id, [
+      ...[...chart.querySelectorAll("canvas")].map((canvas) => canvas.toDataURL()),
+      ...[...chart.querySelectorAll(".mark:not([hidden])")].map((mark) => mark.outerHTML),
+    ]],
     [`${chart.id} in words`, chart.getAttribute("aria-label")],
   ]),
   ...[...document.querySelectorAll("section:not(#choose, #take), #sliders")].map((of) => [of.id, of.innerText]),
@@ -620,7 +623,7 @@ PICTURES = """() => Object.fromEntries([
 
 
 def pictures(page: Any) -> dict[str, Any]:
-    """All that the page shows: the pixels of every chart, and texts."""
+    """All that the page shows: the pixels and the marks of every chart, and texts."""
     settled(page)
     return page.evaluate(PICTURES)
 
@@ -693,6 +696,14 @@ def test_in_firefox(written: Path, counted: BinnedGrid, tmp_path: Path) -> None:
         tab.wait_for(ready)
         anew = tab.evaluate(PICTURES)
         assert {name for name in anew if anew[name] != left[name]} == set()
+        axe = pytest.importorskip("axe_playwright_python.base", reason="needs axe-playwright-python")
+        tab.evaluate(f"() => {{ {axe.AXE_SCRIPT} }}")
+        assert tab.evaluate("() => axe.run().then(({ violations }) => violations.map(({ id }) => id))") == []
+        # Charts are as wide as paper before Firefox copies the page for its printer, in which nothing can be drawn.
+        widths = "[...document.querySelectorAll('.uplot')].map((plot) => plot.offsetWidth)"
+        tab.evaluate(f"() => {{ addEventListener('beforeprint', () => (window.printed = {widths})); }}")
+        assert tab.print().startswith(b"%PDF")
+        assert set(tab.evaluate("() => window.printed")) == {308}
         assert tab.wrong == []
 
 
@@ -873,21 +884,31 @@ def test_rare_events_are_told_among_more_cases(opened: Any, written: Path) -> No
     assert here.page.inner_text("#summary").startswith("Of 1,000 cases fewer than 1 is positive, 0.1 on average. ")
 
 
-EMPTY = """() => [...document.querySelectorAll("canvas.mark")].map((canvas) => {
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  return data.every((value) => value === 0);
-})"""
-
-
-def test_paper_is_light(opened: Any, written: Path) -> None:
-    here = opened(written, color_scheme="dark")
+def test_paper_is_light_and_as_wide_as_paper(opened: Any, written: Path) -> None:
+    """On whatever screen, and before the page is laid out on a sheet, of which some browsers print a copy."""
+    here = opened(written, color_scheme="dark", viewport={"width": 540, "height": 900})
     ground = "getComputedStyle(document.documentElement).backgroundColor"
+    widths = "[...document.querySelectorAll('.uplot')].map((plot) => plot.offsetWidth)"
+    # In print, clearing a canvas clears what lies under it too: there are no two over each other.
+    layers = "[...document.querySelectorAll('.chart')].map((chart) => chart.querySelectorAll('canvas').length)"
+    assert here.page.evaluate(layers) == [1] * 7
+    before = pictures(here.page)
+    wide = here.page.evaluate(widths)
+    assert min(wide) > 400
     assert here.page.evaluate(ground) != "rgb(255, 255, 255)"
-    assert here.page.evaluate(EMPTY) == [False] * 7
+    here.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert here.page.evaluate(ground) == "rgb(255, 255, 255)"
+    assert set(here.page.evaluate(widths)) == {308}
+    on_paper = pictures(here.page)
+    assert all(on_paper[chart] != before[chart] for chart in ("roc", "heat", "scores"))
+    here.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    here.page.wait_for_selector("html:not([data-paper])")
+    assert here.page.evaluate(widths) == wide
+    assert pictures(here.page) == before
     here.page.emulate_media(media="print")
     assert here.page.evaluate(ground) == "rgb(255, 255, 255)"
-    # In print, clearing an upper canvas clears what lies under it: there is nothing on it.
-    assert all(here.page.evaluate(EMPTY))
+    printed = pictures(here.page)
+    assert all(printed[chart] == on_paper[chart] for chart in ("roc", "heat", "scores"))
     assert len(here.page.pdf()) > 20_000
 
 

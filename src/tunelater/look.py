@@ -44,5 +44,5 @@ def as_css() -> str:
     fixed = f"--typeface: {typeface}; --sequence: {', '.join(SEQUENCE_STOPS)};"
     return (
         f":root {{ color-scheme: light dark; {fixed} {told(LIGHT)} }}\n"
-        f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {told(DARK)} }} }}\n"
+        f"@media screen and (prefers-color-scheme: dark) {{ :root:not([data-paper]) {{ {told(DARK)} }} }}\n"
     )

@@ -63,7 +63,7 @@ MOST_BYTES = 3_000_000
 POINTS = {0: 1, 1: 25, 2: 9}
 """Values of each hyperparameter, by how many vary; the default lambda's come on top."""
 SCRIPTS = (
-    "grid", "metrics", "solve", "intervals", "curves", "words", "draw", "charts", "frames", "dom", "state", "terms",
+    "grid", "metrics", "solve", "intervals", "curves", "words", "dom", "draw", "charts", "frames", "state", "terms",
     "form", "outcome", "share", "page",
 )  # fmt: skip
 """Modules of the page, each of which imports from those before it alone."""

@@ -1,6 +1,21 @@
 // The pictures. Each is a function of `view`: the grid, the chosen lambda and bin, the prior and the costs.
 
-import { Chart, Family, PROBABILITY, dot, line, ramp, segment } from "./draw.mjs";
+import {
+  CHOSEN,
+  Chart,
+  DEFAULT,
+  EVERYBODY,
+  Family,
+  NOBODY,
+  PROBABILITY,
+  colours,
+  columns,
+  dots,
+  line,
+  ramp,
+  rowOfCells,
+  whiskers,
+} from "./draw.mjs";
 import {
   WHOLE,
   benefitOfThousand,
@@ -20,12 +35,14 @@ import { logit, sigmoid } from "./grid.mjs";
 import { atPrior, higherIsBetter, isDefined, metricOf, netBenefit } from "./metrics.mjs";
 import { nameOf, number, percent } from "./words.mjs";
 
-// Lines through a curve's thresholds, from nobody on: [size, x(i), y(i)].
-const rocLine = ({ fpr, recall }) => [fpr.length, (i) => fpr[i], (i) => recall[i]];
+// A curve through the thresholds of a lambda, from nobody on.
+const rocLine = ({ fpr, recall }) => [fpr, recall];
 const prLine = ({ fpr, recall }, p) => [
-  recall.length,
-  (i) => recall[i],
-  (i) => (p * recall[i]) / (p * recall[i] + (1 - p) * fpr[i]),
+  recall,
+  Array.from(recall, (r, i) => {
+    const [found, alarms] = [p * r, (1 - p) * fpr[i]];
+    return found + alarms > 0 ? found / (found + alarms) : null;
+  }),
 ];
 
 // `pick` is called with what a click chooses, `pointed` with the lambda that the map is pointed at.
@@ -34,10 +51,12 @@ export function makeCharts(view, places, { pick, pointed }) {
   const chosen = () => grid.curves[view.lambda];
   const other = () => grid.curves[grid.default];
   const here = () => cellsAt(chosen(), view.bin);
-  const both = ({ c }, draw) => {
-    draw(other(), { colour: c.other, dash: [5, 4] });
-    draw(chosen(), { colour: c.chosen, width: 2.2 });
-  };
+  const BOTH = [line("other", DEFAULT), line("chosen", CHOSEN)];
+  const both = (lineOf) => [lineOf(other()), lineOf(chosen())];
+  const flat = ([low, high], y) => [
+    [low, high],
+    [y, y],
+  ];
 
   const share = { values: (_, s) => s.map((v) => `${Math.round(v * 100)}%`) };
   const axis = (label, range, more) => ({ label, range, axis: more });
@@ -46,24 +65,22 @@ export function makeCharts(view, places, { pick, pointed }) {
     const chart = new Chart(place, {
       x: axis(x, rangeX, share),
       y: axis(y, () => [0, 1.02], share),
+      series: BOTH,
+      data: () => both(lineOf),
+      shows: () => `${view.lambda} ${prior()} ${family.shown}`,
+      under: (plot) => family.paint(plot),
+      marks() {
+        const [xs, ys] = lineOf(chosen());
+        return [{ kind: "dot", x: xs[view.bin + 1], y: ys[view.bin + 1] ?? NaN }];
+      },
       pick(px, py) {
-        const [size, ofX, ofY] = lineOf(chosen());
+        const [xs, ys] = lineOf(chosen());
         let [best, least] = [-1, Infinity];
-        for (let i = 0; i < size; i++) {
-          const d = (ofX(i) - px) ** 2 + ((ofY(i) || 0) - py) ** 2;
+        for (let i = 0; i < xs.length; i++) {
+          const d = (xs[i] - px) ** 2 + ((ys[i] ?? 0) - py) ** 2;
           if (d < least) [best, least] = [i - 1, d];
         }
         pick({ bin: best });
-      },
-      shows: () => `${view.lambda} ${prior()} ${family.shown}`,
-      paint(pen) {
-        family.paint(pen);
-        both(pen, (curve, style) => line(pen, ...lineOf(curve), style));
-      },
-      marks: () => view.bin,
-      mark(pen) {
-        const [, ofX, ofY] = lineOf(chosen());
-        dot(pen, ofX(view.bin + 1), ofY(view.bin + 1), { colour: pen.c.chosen, size: 6 });
       },
     });
     return [chart, () => family.more(chart)];
@@ -92,10 +109,10 @@ export function makeCharts(view, places, { pick, pointed }) {
     const [low, high] = [Math.min(...ends.map((e) => e[0])), Math.max(...ends.map((e) => e[1]))];
     return [low + shift - 0.5, high + shift + 0.5];
   };
+  const within = (x, [low, high]) => Math.min(Math.max(x, low), high);
   const thresholdHere = () => {
     const edge = view.bin < 0 ? Infinity : chosen().edge[view.bin];
-    const [low, high] = span();
-    return Math.min(Math.max(edge + shiftOf(grid, view.prior), low), high);
+    return within(edge + shiftOf(grid, view.prior), span());
   };
   const atProbability = (logOdds) => pick({ bin: binFrom(chosen(), logOdds - shiftOf(grid, view.prior)) });
 
@@ -108,26 +125,20 @@ export function makeCharts(view, places, { pick, pointed }) {
     const [cheap, dear] = extremes().sort((a, b) => a - b);
     return [0, Math.max(1.3 * (cheap || dear), 1.1 * per1000(chosen())(view.bin)) || 1];
   };
+  // From everybody to nobody.
+  const costLine = (curve) => {
+    const [shift, [low, high], last] = [shiftOf(grid, view.prior), span(), curve.edge.length - 1];
+    const bins = Array.from({ length: last + 2 }, (_, i) => last - i);
+    return [bins.map((k) => (k < 0 ? high : k === last ? low : curve.edge[k] + shift)), bins.map(per1000(curve))];
+  };
   const cost = new Chart(places.cost, {
     x: axis("threshold (probability)", span, PROBABILITY),
     y: axis("cost of 1,000 cases", highestCost),
-    pick: (x) => atProbability(x),
+    series: [line("edge", NOBODY), line("edge", EVERYBODY), ...BOTH],
+    data: () => [...extremes().map((y) => flat(span(), y)), ...both(costLine)],
     shows: () => `${view.lambda} ${view.prior} ${view.fn} ${view.fp} ${highestCost()}`,
-    paint(pen) {
-      const [low, high] = span();
-      const [nobody, everybody] = extremes();
-      segment(pen, [low, nobody], [high, nobody], { colour: pen.c.edge, dash: [1, 3] });
-      segment(pen, [low, everybody], [high, everybody], { colour: pen.c.edge, dash: [8, 3, 1, 3] });
-      const shift = shiftOf(grid, view.prior);
-      both(pen, (curve, style) => {
-        const last = curve.edge.length;
-        const x = (i) => (i === 0 ? high : i === last ? low : curve.edge[i - 1] + shift);
-        const y = per1000(curve);
-        line(pen, last + 1, x, (i) => y(i - 1), style);
-      });
-    },
-    marks: () => view.bin,
-    mark: (pen) => dot(pen, thresholdHere(), per1000(chosen())(view.bin), { colour: pen.c.chosen, size: 6 }),
+    marks: () => [{ kind: "dot", x: thresholdHere(), y: per1000(chosen())(view.bin) }],
+    pick: (x) => atProbability(x),
   });
 
   // Net benefit of alerting on what is at least as probable as r.
@@ -137,96 +148,86 @@ export function makeCharts(view, places, { pick, pointed }) {
     return [low, Math.max(2, thresholdHere() + 0.5)];
   };
   const benefits = () => [-0.25, 1.05].map((of) => of * 1000 * shareOf(grid, view.prior));
+  const benefitLine = (benefitAt) => {
+    const [low, high] = rs();
+    const x = Array.from({ length: STEPS_OF_R }, (_, i) => low + (i * (high - low)) / (STEPS_OF_R - 1));
+    return [x, x.map(benefitAt)];
+  };
   const decision = new Chart(places.decision, {
     x: axis("threshold probability r", rs, PROBABILITY),
     y: axis("net benefit, 1,000 cases", benefits),
-    pick: (x) => atProbability(x),
-    shows: () => `${view.lambda} ${view.prior} ${rs()}`,
-    paint(pen) {
+    series: [line("edge", NOBODY), line("edge", EVERYBODY), ...BOTH],
+    data() {
       const everybody = atPrior(cellsAt(chosen(), chosen().edge.length - 1), view.prior);
-      const [low, high] = rs();
-      const at = (i) => low + (i * (high - low)) / (STEPS_OF_R - 1);
-      segment(pen, [low, 0], [high, 0], { colour: pen.c.edge, dash: [1, 3] });
-      line(pen, STEPS_OF_R, at, (i) => 1000 * netBenefit(sigmoid(at(i)))(everybody), {
-        colour: pen.c.edge,
-        dash: [8, 3, 1, 3],
-      });
-      both(pen, (curve, style) =>
-        line(pen, STEPS_OF_R, at, (i) => benefitOfThousand(curve, grid, at(i), view.prior), style),
-      );
+      return [
+        flat(rs(), 0),
+        benefitLine((r) => 1000 * netBenefit(sigmoid(r))(everybody)),
+        ...both((curve) => benefitLine((r) => benefitOfThousand(curve, grid, r, view.prior))),
+      ];
     },
-    marks: () => view.bin,
-    mark(pen) {
+    shows: () => `${view.lambda} ${view.prior} ${rs()}`,
+    marks() {
       const worth = 1000 * netBenefit(sigmoid(thresholdHere()))(atPrior(here(), view.prior));
       const [least] = benefits();
-      dot(pen, thresholdHere(), Math.max(worth, least), { colour: pen.c.chosen, hollow: worth < least, size: 6 });
+      return [{ kind: worth < least ? "hollow dot" : "dot", x: thresholdHere(), y: Math.max(worth, least) }];
     },
+    pick: (x) => atProbability(x),
   });
 
-  const reliability = new Chart(places.reliability, {
-    x: axis("predicted probability", () => ends(), PROBABILITY),
-    y: axis("share of positives", () => ends(), PROBABILITY),
-    shows: () => `${view.lambda} ${view.prior}`,
-    paint(pen) {
-      const [low, high] = ends();
-      segment(pen, [low, low], [high, high], { colour: pen.c.edge, dash: [4, 4] });
-      for (const g of groupsOf()) {
-        const [from, to] = [Math.max(logit(g.low || 1e-9), low), Math.min(g.high < 1 ? logit(g.high) : high, high)];
-        segment(pen, [g.x, from], [g.x, to], { colour: pen.c.chosen, width: 1.2 });
-        const inside = g.observed > 0 && g.observed < 1;
-        const y = g.observed <= 0 ? g.high : g.observed >= 1 ? g.low : g.observed;
-        dot(pen, g.x, Math.min(Math.max(logit(y), low), high), { colour: pen.c.chosen, hollow: !inside, size: 4.5 });
-      }
-    },
-    marks: () => view.bin,
-    mark(pen) {
-      const [low, high] = ends();
-      const t = Math.min(Math.max(thresholdHere(), low), high);
-      segment(pen, [t, low], [t, high], { colour: pen.c.ink, width: 2 });
-    },
-  });
   let [groups, groupsFor] = [null, null];
-  function groupsOf() {
+  const groupsOf = () => {
     const now = `${view.lambda} ${view.prior}`;
     if (groupsFor !== now) {
       const x = ({ predicted }) => logit(Math.min(Math.max(predicted, 1e-9), 1 - 1e-9));
       [groups, groupsFor] = [reliabilityOf(chosen(), grid, view.prior).map((g) => ({ ...g, x: x(g) })), now];
     }
     return groups;
-  }
+  };
   const ends = () => {
     const xs = groupsOf().map((g) => g.x);
     return [Math.min(...xs) - 0.7, Math.max(...xs, 0) + 0.7];
   };
+  // Of one class alone there is an end of the interval.
+  const observedIn = (g) => (g.observed <= 0 ? g.high : g.observed >= 1 ? g.low : g.observed);
+  const reliability = new Chart(places.reliability, {
+    x: axis("predicted probability", ends, PROBABILITY),
+    y: axis("share of positives", ends, PROBABILITY),
+    series: [line("edge", { dash: [4, 4] }), whiskers("chosen"), dots("chosen"), dots("ground", { rim: "chosen" })],
+    data() {
+      const all = groupsOf();
+      const y = (of) => (g) => within(logit(of(g)), ends());
+      const inside = ends().map((end, i) => end + (i ? -0.25 : 0.25));
+      const placed = (some) => [some.map((g) => g.x), some.map((g) => within(logit(observedIn(g)), inside))];
+      const seen = ({ observed }) => observed > 0 && observed < 1;
+      return [
+        [ends(), ends()],
+        [all.map((g) => g.x), all.map(y((g) => g.high)), all.map(y((g) => g.low))],
+        placed(all.filter(seen)),
+        placed(all.filter((g) => !seen(g))),
+      ];
+    },
+    shows: () => `${view.lambda} ${view.prior}`,
+    marks: () => [{ kind: "line", x: within(thresholdHere(), ends()) }],
+  });
 
   const STEPS = 48;
   const scores = new Chart(places.scores, {
     x: axis("probability", span, PROBABILITY),
     y: axis("negatives  |  positives", () => [-1.05, 1.05], { values: () => [], splits: () => [0] }),
-    pick: (x) => atProbability(x),
-    shows: () => `${view.lambda} ${view.prior}`,
-    paint(pen) {
-      const [low, high] = span();
-      const width = (high - low) / STEPS;
-      const { ctx } = pen;
-      const shift = shiftOf(grid, view.prior);
-      [
-        [chosen().p, 1, pen.c.positive],
-        [chosen().n, -1, pen.c.negative],
-      ].forEach(([counts, sign, colour]) => {
+    series: [columns("positive"), columns("negative"), line("muted", { width: 1 })],
+    data() {
+      const [[low, high], shift] = [span(), shiftOf(grid, view.prior)];
+      const x = Array.from({ length: STEPS }, (_, j) => low + (j * (high - low)) / STEPS);
+      const heights = (counts, sign) => {
         const shares = spreadOf(chosen(), counts, [low - shift, high - shift], STEPS);
         const most = Math.max(...shares);
-        ctx.fillStyle = colour;
-        shares.forEach((s, j) => {
-          const [x0, x1] = [pen.px(low + j * width), pen.px(low + (j + 1) * width)];
-          const [y0, y1] = [pen.py(0), pen.py((sign * s) / most)];
-          ctx.fillRect(x0, Math.min(y0, y1), x1 - x0 - pen.scale * 0.7, Math.abs(y1 - y0));
-        });
-      });
-      segment(pen, [low, 0], [high, 0], { colour: pen.c.muted, width: 1 });
+        return [x, shares.map((s) => (sign * s) / most)];
+      };
+      return [heights(chosen().p, 1), heights(chosen().n, -1), flat([low, high], 0)];
     },
-    marks: () => view.bin,
-    mark: (pen) => segment(pen, [thresholdHere(), -1.05], [thresholdHere(), 1.05], { colour: pen.c.ink, width: 2 }),
+    shows: () => `${view.lambda} ${view.prior}`,
+    marks: () => [{ kind: "line", x: thresholdHere() }],
+    pick: (x) => atProbability(x),
   });
 
   return {
@@ -283,68 +284,46 @@ function makeHeat(view, place, { pick, pointed }) {
     grid: { show: false },
   });
   const range = (name) => () => [-0.5, size(name) - 0.5];
-  const cellOf = (pen, i) => {
-    const [cx, cy] = [placeOf(x, i), placeOf(y, i)];
-    const half = halfOf(i);
-    const [x0, y0] = [pen.px(cx - half), pen.py(cy + half)];
-    return [x0, y0, pen.px(cx + half) - x0, pen.py(cy - half) - y0];
+  // Lambdas of one row and one size, the small ones last, which lie over others.
+  const rowsOf = new Map();
+  grid.curves.forEach((_, i) => {
+    const key = `${placeOf(y, i)} ${halfOf(i)}`;
+    rowsOf.set(key, [...(rowsOf.get(key) ?? []), i]);
+  });
+  const rows = [...rowsOf.values()].map((row) => row.sort((i, j) => placeOf(x, i) - placeOf(x, j)));
+  rows.sort(([i], [j]) => halfOf(j) - halfOf(i));
+  const placed = (some) => [some.map((i) => placeOf(x, i)), some.map((i) => placeOf(y, i))];
+  const colourOf = (i) => {
+    if (!Number.isFinite(values[i])) return null;
+    return ramp(colours().sequence, best === worst ? 0.5 : (values[i] - worst) / (best - worst));
   };
-  // Black with a white rim, to be seen on any colour.
-  const dotIn = ({ ctx, scale }, cx, cy) => {
-    for (const [colour, radius] of [
-      ["#FFFFFF", 2.6],
-      ["#000000", 1.6],
-    ]) {
-      ctx.fillStyle = colour;
-      ctx.beginPath();
-      ctx.arc(cx, cy, radius * scale, 0, 2 * Math.PI);
-      ctx.fill();
-    }
-  };
-  // Of cells over each other the last, which is painted last.
+  // Of cells over each other the one on top.
   const lambdaAt = (px, py) =>
-    grid.curves.findLastIndex(
-      (_, l) => Math.abs(placeOf(x, l) - px) <= halfOf(l) && Math.abs(placeOf(y, l) - py) <= halfOf(l),
-    );
+    rows.flat().findLast((l) => Math.abs(placeOf(x, l) - px) <= halfOf(l) && Math.abs(placeOf(y, l) - py) <= halfOf(l));
   const chart = new Chart(place, {
     x: { label: nameOf(x), range: range(x), axis: at(x, 4) },
     y: { label: y === null ? "" : nameOf(y), range: range(y), axis: at(y, 7) },
-    pick(px, py) {
-      const lambda = lambdaAt(px, py);
-      if (lambda >= 0) pick({ lambda });
+    // Black with a white rim, to be seen on any colour.
+    series: [
+      ...rows.map(([first]) => rowOfCells(halfOf(first))),
+      dots("#000000", { rim: "#FFFFFF", size: 2.6, width: 1 }),
+    ],
+    data() {
+      known();
+      return [...rows.map((row) => [...placed(row), row.map(colourOf)]), placed(rows.flat().filter((i) => near?.[i]))];
     },
     shows,
-    paint(pen) {
-      known();
-      const { ctx } = pen;
-      for (let i = 0; i < grid.size; i++) {
-        const [x0, y0, width, height] = cellOf(pen, i);
-        if (Number.isFinite(values[i])) {
-          ctx.fillStyle = ramp(pen.c.sequence, best === worst ? 0.5 : (values[i] - worst) / (best - worst));
-          ctx.fillRect(x0, y0, width + 0.5, height + 0.5);
-        } else {
-          ctx.strokeStyle = pen.c.line;
-          ctx.strokeRect(x0 + 2, y0 + 2, width - 4, height - 4);
-        }
-        if (near?.[i]) dotIn(pen, x0 + width / 2, y0 + height / 2);
-      }
+    marks() {
+      const frame = (kind, i) => ({ kind, x: placeOf(x, i), y: placeOf(y, i), half: halfOf(i) });
+      return [
+        ...(view.lambda === grid.default ? [] : [frame("default frame", grid.default)]),
+        frame("chosen frame", view.lambda),
+        ...(cursor === null || cursor === view.lambda ? [] : [frame("pointed frame", cursor)]),
+      ];
     },
-    marks: () => `${view.lambda} ${cursor}`,
-    mark(pen) {
-      const { ctx, scale } = pen;
-      const frame = (i, colour, thick, dash = []) => {
-        const [x0, y0, width, height] = cellOf(pen, i);
-        ctx.strokeStyle = colour;
-        ctx.lineWidth = thick * scale;
-        ctx.setLineDash(dash.map((d) => d * scale));
-        ctx.strokeRect(x0 + 2 * scale, y0 + 2 * scale, width - 4 * scale, height - 4 * scale);
-      };
-      if (view.lambda !== grid.default) frame(grid.default, "#000000", 1.5, [3, 3]);
-      frame(view.lambda, "#FFFFFF", 5);
-      frame(view.lambda, "#000000", 2.5);
-      if (cursor === null || cursor === view.lambda) return;
-      frame(cursor, "#000000", 3);
-      frame(cursor, "#FFFFFF", 1.5);
+    pick(px, py) {
+      const lambda = lambdaAt(px, py);
+      if (lambda !== undefined) pick({ lambda });
     },
   });
 
@@ -358,12 +337,7 @@ function makeHeat(view, place, { pick, pointed }) {
   };
   place.addEventListener("pointermove", (event) => {
     if (!chart.plot) return;
-    const box = chart.plot.over.getBoundingClientRect();
-    const lambda = lambdaAt(
-      chart.plot.posToVal(event.clientX - box.left, "x"),
-      chart.plot.posToVal(event.clientY - box.top, "y"),
-    );
-    point(lambda < 0 ? null : lambda);
+    point(lambdaAt(...chart.valuesAt(event)) ?? null);
   });
   for (const event of ["pointerleave", "blur"]) place.addEventListener(event, () => point(null));
   // The next lambda in a direction: straight on where there is one, else the nearest on that side.

@@ -1,14 +1,19 @@
-// Charts: uPlot makes axes, grid and scales; what is drawn on them are painters, given the context and both scales.
+// Charts: uPlot draws them, in the colours of the look. The marks of the point are elements over them.
 
 import { sigmoid } from "./grid.mjs";
+import { element } from "./dom.mjs";
 import { number } from "./words.mjs";
 
-// Colours of the look, as they are now: they follow the scheme, and paper is light.
-export const SCHEMES = ["(prefers-color-scheme: dark)", "print"].map((query) => matchMedia(query));
-const PAPER = SCHEMES[1];
+// What pictures are drawn for: a screen or paper, on which all is light and charts are as wide as half a sheet of A4. A
+// browser may copy the page for its printer before it is laid out on the sheet, so that nothing can be measured there.
+const PAPER_WIDTH = 308;
+const onPaper = () => "paper" in document.documentElement.dataset;
+
+// Colours of the look, as they are now.
+export const DARK = matchMedia("(prefers-color-scheme: dark)");
 let [known, knownFor] = [null, null];
-function colours() {
-  const scheme = SCHEMES.map((query) => query.matches).join();
+export function colours() {
+  const scheme = `${DARK.matches} ${onPaper()}`;
   if (knownFor !== scheme) [known, knownFor] = [readColours(), scheme];
   return known;
 }
@@ -57,58 +62,98 @@ export const PROBABILITY = {
   values: (_, splits) => splits.map((t) => `${Number((100 * sigmoid(t)).toPrecision(6))}%`),
 };
 
-// A chart has two layers, each drawn again only where what it shows has changed: the axes with the curves, and above them
-// the mark of the point. On paper it has one: browsers print a canvas stroke by stroke, and where the upper layer was
-// cleared, that would clear the lower one too.
+// What a series of a chart looks like; colours are names in the look, or fixed. Its data are [x, y], with x rising.
+const paint = (colour) => () => colours()[colour] ?? colour;
+const styled = (colour, more) => ({ auto: false, pxAlign: 0, stroke: paint(colour), ...more });
+
+// Gaps are where y is null.
+export const line = (colour, { width = 1.5, dash = [], alpha = 1 } = {}) =>
+  styled(colour, { width, alpha, dash: dash.map((d) => d * devicePixelRatio), paths: uPlot.paths.linear() });
+export const CHOSEN = { width: 2.2 };
+export const DEFAULT = { dash: [5, 4] };
+export const NOBODY = { dash: [1, 3] };
+export const EVERYBODY = { dash: [8, 3, 1, 3] };
+
+export const dots = (colour, { rim = "ground", size = 5, width = 2 } = {}) => ({
+  ...styled(rim, { width, fill: paint(colour), paths: uPlot.paths.points() }),
+  points: { show: false, size: 2 * size, width },
+});
+
+const solid = (colour, paths) => ({ ...styled(colour, { width: 0, paths }), fill: paint(colour), fillTo: 0 });
+// From x on, as wide as there is room.
+export const columns = (colour) => solid(colour, uPlot.paths.bars({ size: [1], align: 1, gap: 1 }));
+// From y down to the third of the data.
+const third = { values: (u, i) => u.data[i][2] };
+const second = { values: (u, i) => u.data[i][1] };
+export const whiskers = (colour) =>
+  solid(colour, uPlot.paths.bars({ size: [1, 1.5, 1.5], disp: { y0: third, y1: second } }));
+
+// Cells of one row, `half` as wide and high in either direction from their places: data are [x, y, colours], null for one
+// that is empty. uPlot leaves no gap of less than a pixel.
+const GAP = 1.1;
+const gapOn = (u, scale, length) =>
+  (GAP * devicePixelRatio * (u.scales[scale].max - u.scales[scale].min)) / u.bbox[length];
+export const rowOfCells = (half) => ({
+  ...styled("line", { width: 1 }),
+  paths: uPlot.paths.bars({
+    disp: {
+      x0: { unit: 1, values: (u, i) => u.data[i][0].map((x) => x - half) },
+      size: { unit: 1, values: (u) => [2 * half - gapOn(u, "x", "width")] },
+      y0: { values: (u, i) => u.data[i][1].map((y) => y - half + gapOn(u, "y", "height")) },
+      y1: { values: (u, i) => u.data[i][1].map((y) => y + half) },
+      fill: { values: (u, i) => u.data[i][2] },
+      stroke: { values: (u, i) => u.data[i][2].map((colour) => (colour === null ? colours().line : null)) },
+    },
+  }),
+});
+
+// A chart is drawn again only where what it shows has changed; its marks are moved, which draws nothing.
 export class Chart {
-  // `x` and `y` are {label, range: () => [low, high], axis: uPlot's splits and values}. `paint` draws the curves, which change
-  // with the text that `shows` gives; `mark` what changes with that of `marks` too. Both are called with a pen.
-  constructor(place, { x, y, shows, paint, marks = () => "", mark = () => {}, pick = null, height = 260 }) {
-    Object.assign(this, { place, x, y, shows, paint, marks, mark, height });
-    if (pick) {
-      place.classList.add("pickable");
-      place.addEventListener("click", (event) => {
-        if (!this.plot) return;
-        const box = this.plot.over.getBoundingClientRect();
-        pick(this.plot.posToVal(event.clientX - box.left, "x"), this.plot.posToVal(event.clientY - box.top, "y"));
-      });
-    }
+  // `x` and `y` are {label, range: () => [low, high], axis: uPlot's splits and values}; `data` those of each of `series`, which
+  // change with the text that `shows` gives, as does what `under` paints before them. `marks` are [{kind, x, y, half}]: a
+  // dot, a line where there is no y, a frame where there is a half.
+  constructor(place, { x, y, series, data, shows, under = () => {}, marks, pick = null, height = 260 }) {
+    Object.assign(this, { place, x, y, series, data, shows, under, marks, height });
+    if (!pick) return;
+    place.classList.add("pickable");
+    place.addEventListener("click", (event) => this.plot && pick(...this.valuesAt(event)));
+  }
+
+  // Where on both axes a pointer is.
+  valuesAt({ clientX, clientY }) {
+    const box = this.plot.over.getBoundingClientRect();
+    return [this.plot.posToVal(clientX - box.left, "x"), this.plot.posToVal(clientY - box.top, "y")];
   }
 
   // Takes the width that there is. Not asked for at each move, at which the page would have to be laid out.
   measure() {
-    this.width = Math.max(Math.floor(this.place.clientWidth), 200);
+    this.width = onPaper() ? PAPER_WIDTH : Math.max(Math.floor(this.place.clientWidth), 200);
   }
 
-  // Made anew where the size or the scheme has changed.
+  // Made anew where the size has changed.
   draw() {
     if (!this.width) this.measure();
-    const form = `${this.width} ${colours().ground} ${devicePixelRatio} ${PAPER.matches}`;
-    const curves = `${form} ${this.shows()} ${PAPER.matches ? this.marks() : ""}`;
-    const point = `${curves} ${this.marks()}`;
-    if (curves !== this.painted) {
-      [this.painted, this.marked] = [curves, point];
+    const form = `${this.width} ${devicePixelRatio} ${colours().ground}`;
+    const curves = `${form} ${this.shows()}`;
+    if (curves !== this.drawn) {
       if (form === this.form) this.#again();
       else this.#make();
-      this.form = form;
-    } else if (point !== this.marked) {
-      this.marked = point;
-      this.#onLayer();
+      [this.drawn, this.form, this.marked] = [curves, form, null];
     }
+    const marks = this.marks().filter(({ x, y = 0 }) => Number.isFinite(x) && Number.isFinite(y));
+    const marked = JSON.stringify(marks);
+    if (marked !== this.marked) this.#mark(marks);
+    this.marked = marked;
   }
 
   // uPlot would draw at the end of the task; in a batch it does so at once.
   #again() {
-    const ranges = [this.x.range(), this.y.range()];
-    const same = ranges.flat().every((end, i) => end === this.ranges[i]);
-    this.ranges = ranges.flat();
-    this.plot.batch(() => (same ? this.plot.redraw(false) : this.plot.setData([ranges[0], [null, null]])));
+    this.plot.batch(() => this.plot.setData([null, ...this.data()]));
   }
 
   #make() {
     this.plot?.destroy();
     const c = colours();
-    this.ranges = [this.x.range(), this.y.range()].flat();
     const axis = (of, size) => ({
       label: of.label,
       stroke: c.muted,
@@ -122,114 +167,54 @@ export class Chart {
       values: (_, splits) => splits.map(number),
       ...of.axis,
     });
-    this.layer = document.createElement("canvas");
-    this.layer.className = "mark";
     new uPlot(
       {
+        ...plain(this.series),
         width: this.width,
         height: this.height,
         padding: [8, 22, 0, 0],
-        legend: { show: false },
-        cursor: { show: false },
-        scales: { x: { time: false, range: () => this.x.range() }, y: { range: () => this.y.range() } },
+        scales: this.scales(),
         axes: [axis(this.x, 32), axis(this.y, 52)],
-        series: [{}, { show: true }],
-        hooks: {
-          draw: [
-            (u) => {
-              this.#clipped(u.ctx, this.paint);
-              if (PAPER.matches) this.#clipped(u.ctx, this.mark);
-              else this.#onLayer();
-            },
-          ],
-        },
+        hooks: { drawAxes: [(u) => this.under(u)] },
       },
-      [this.x.range(), [null, null]],
+      [null, ...this.data()],
       (u, begin) => {
         this.plot = u;
-        u.over.before(this.layer);
         this.place.append(u.root);
         u.batch(begin);
       },
     );
   }
 
-  #onLayer() {
-    const { width, height } = this.plot.ctx.canvas;
-    if (this.layer.width !== width) this.layer.width = width;
-    if (this.layer.height !== height) this.layer.height = height;
-    const ctx = this.layer.getContext("2d");
-    ctx.clearRect(0, 0, width, height);
-    this.#clipped(ctx, this.mark);
+  scales() {
+    return { x: { time: false, range: () => this.x.range() }, y: { range: () => this.y.range() } };
   }
 
-  #clipped(ctx, paint) {
-    const { left, top, width, height } = this.plot.bbox;
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(left - 1, top - 1, width + 2, height + 2);
-    ctx.clip();
-    paint(this.pen(ctx));
-    ctx.restore();
-  }
-
-  // What painters draw with: a context, the colours, and where values of x and y are.
-  pen(ctx) {
-    const { bbox, scales } = this.plot;
-    const right = bbox.width / (scales.x.max - scales.x.min);
-    const up = bbox.height / (scales.y.max - scales.y.min);
-    return {
-      ctx,
-      c: colours(),
-      scale: devicePixelRatio,
-      px: (v) => bbox.left + (v - scales.x.min) * right,
-      py: (v) => bbox.top + bbox.height - (v - scales.y.min) * up,
-    };
+  // In percent of the plot, so that what is laid out anew need not be placed anew.
+  #mark(marks) {
+    const { over, scales } = this.plot;
+    const share = (scale, v) => (100 * (v - scale.min)) / (scale.max - scale.min);
+    while (over.querySelectorAll(".mark").length < marks.length) over.append(element("div", { class: "mark" }));
+    over.querySelectorAll(".mark").forEach((mark, i) => {
+      mark.hidden = i >= marks.length;
+      if (mark.hidden) return;
+      const { kind, x, y = scales.y.min, half = 0 } = marks[i];
+      mark.className = `mark ${kind}`;
+      mark.style.left = `${share(scales.x, x - half)}%`;
+      mark.style.bottom = `${share(scales.y, y - half)}%`;
+      mark.style.width = half ? `${share(scales.x, x + half) - share(scales.x, x - half)}%` : "";
+      mark.style.height = half ? `${share(scales.y, y + half) - share(scales.y, y - half)}%` : "";
+    });
   }
 }
 
-// Through `size` points (x(i), y(i)), with gaps where these are no numbers.
-export function line(pen, size, x, y, { colour, width = 1.5, dash = [], alpha = 1 }) {
-  const { ctx, scale } = pen;
-  ctx.lineJoin = "round";
-  ctx.beginPath();
-  let down = false;
-  let lastX = NaN;
-  let lastY = NaN;
-  for (let i = 0; i < size; i++) {
-    const px = pen.px(x(i));
-    const py = pen.py(y(i));
-    const there = Number.isFinite(px) && Number.isFinite(py);
-    // Points that cannot be told apart are one.
-    if (there && down && i < size - 1 && Math.abs(px - lastX) < 0.5 && Math.abs(py - lastY) < 0.5) continue;
-    if (there && down) ctx.lineTo(px, py);
-    else if (there) ctx.moveTo(px, py);
-    down = there;
-    lastX = px;
-    lastY = py;
-  }
-  ctx.setLineDash(dash.map((d) => d * scale));
-  ctx.globalAlpha = alpha;
-  ctx.strokeStyle = colour;
-  ctx.lineWidth = width * scale;
-  ctx.stroke();
-  ctx.setLineDash([]);
-  ctx.globalAlpha = 1;
-}
-
-export const segment = (pen, [x0, y0], [x1, y1], style) =>
-  line(
-    pen,
-    2,
-    (i) => (i ? x1 : x0),
-    (i) => (i ? y1 : y0),
-    style,
-  );
+const plain = (all) => ({ mode: 2, series: [null, ...all], legend: { show: false }, cursor: { show: false } });
 
 // One faint line of every lambda, in an image of its own: some at a time, and shown once all are there.
 const AT_ONCE = 100;
+const NOTHING = [[], []];
 export class Family {
-  // `lineOf(curve)` is [size, x(i), y(i)] in a chart; it changes with the text that `shows` gives.
+  // `lineOf(curve)` are the data of a line in a chart; they change with the text that `shows` gives.
   constructor(curves, shows, lineOf) {
     Object.assign(this, { curves, shows, lineOf, image: null, shown: null, coming: null, begun: null, done: 0 });
   }
@@ -243,33 +228,45 @@ export class Family {
   more(chart) {
     const wanted = `${chart.form} ${this.shows()}`;
     if (this.shown === wanted) return false;
-    const { width, height } = chart.plot.ctx.canvas;
-    if (this.begun !== wanted) {
-      this.coming ??= document.createElement("canvas");
-      [this.coming.width, this.coming.height] = [width, height]; // empties it
-      [this.begun, this.done] = [wanted, 0];
-    }
-    const pen = chart.pen(this.coming.getContext("2d"));
-    const alpha = Math.max(0.05, Math.min(0.3, 12 / this.curves.length));
-    const some = this.curves.slice(this.done, this.done + AT_ONCE);
-    for (const curve of some) line(pen, ...this.lineOf(curve), { colour: pen.c.chosen, width: 1, alpha });
-    this.done += some.length;
+    if (this.begun !== wanted) this.#begin(chart, wanted);
+    const some = this.curves.slice(this.done, this.done + AT_ONCE).map(this.lineOf);
+    while (some.length < AT_ONCE) some.push(NOTHING);
+    this.plot.batch(() => this.plot.setData([null, ...some]));
+    this.coming.getContext("2d").drawImage(this.plot.ctx.canvas, 0, 0);
+    this.done += AT_ONCE;
     if (this.done < this.curves.length) return true;
     [this.image, this.coming] = [this.coming, this.image];
     [this.shown, this.begun] = [wanted, null];
     chart.draw();
     return false;
   }
-}
 
-export function dot(pen, x, y, { colour, hollow = false, size = 5 }) {
-  if (!Number.isFinite(x) || !Number.isFinite(y)) return;
-  const { ctx, scale, c } = pen;
-  ctx.beginPath();
-  ctx.arc(pen.px(x), pen.py(y), size * scale, 0, 2 * Math.PI);
-  ctx.fillStyle = hollow ? c.ground : colour;
-  ctx.fill();
-  ctx.lineWidth = 2 * scale;
-  ctx.strokeStyle = hollow ? colour : c.ground;
-  ctx.stroke();
+  #begin(chart, wanted) {
+    const { width, height } = chart.plot.ctx.canvas;
+    this.coming ??= document.createElement("canvas");
+    [this.coming.width, this.coming.height] = [width, height]; // empties it
+    if (this.form !== chart.form) this.#make(chart);
+    [this.begun, this.done, this.form] = [wanted, 0, chart.form];
+  }
+
+  // A chart without axes, of the same plot.
+  #make(chart) {
+    this.plot?.destroy();
+    const alpha = Math.max(0.05, Math.min(0.3, 12 / this.curves.length));
+    const { left, top, width, height } = chart.plot.bbox;
+    const { canvas } = chart.plot.ctx;
+    const around = [top, canvas.width - left - width, canvas.height - top - height, left];
+    const faint = Array.from({ length: AT_ONCE }, () => line("chosen", { width: 1, alpha }));
+    this.plot = new uPlot(
+      {
+        ...plain(faint),
+        width: chart.width,
+        height: chart.height,
+        padding: around.map((px) => px / devicePixelRatio),
+        scales: chart.scales(),
+        axes: [{ show: false }, { show: false }],
+      },
+      [null, ...faint.map(() => NOTHING)],
+    );
+  }
 }

@@ -3,7 +3,7 @@
 import { judgeSome, needKey } from "./solve.mjs";
 import { WHOLE, isAbout } from "./curves.mjs";
 import { HYPERPARAMETERS, TERMS, counted, explained, number, shown, termOf } from "./words.mjs";
-import { SCHEMES } from "./draw.mjs";
+import { DARK } from "./draw.mjs";
 import { makeCharts } from "./charts.mjs";
 import { inFrames } from "./frames.mjs";
 import { $, element } from "./dom.mjs";
@@ -187,16 +187,23 @@ function start() {
     tellStray(location.hash);
   }
   const places = [...charts.chosen, charts.heat?.chart].filter(Boolean);
-  const measured = (follow) => () => {
-    places.forEach((chart) => chart.measure());
-    follow();
-  };
-  const sizes = new ResizeObserver(measured(redraw));
+  const measure = () => places.forEach((chart) => chart.measure());
+  const sizes = new ResizeObserver(() => {
+    measure();
+    redraw();
+  });
   places.forEach(({ place }) => sizes.observe(place));
-  for (const query of SCHEMES)
-    query.addEventListener("change", measured(query.media === "print" ? frames.finish : redraw));
-  addEventListener("beforeprint", measured(frames.finish));
-  addEventListener("afterprint", () => setTimeout(measured(redraw), 60));
+  DARK.addEventListener("change", redraw);
+  // All is drawn before a browser goes on to print.
+  const print = (is) => {
+    document.documentElement.toggleAttribute("data-paper", is);
+    measure();
+    if (is) frames.finish();
+    else redraw();
+  };
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => setTimeout(() => print(false), 60));
+  matchMedia("print").addEventListener("change", ({ matches }) => print(matches));
   addEventListener(
     "hashchange",
     () => location.hash !== lastFragment && (readFragment(location.hash) || tellStray(location.hash)),
