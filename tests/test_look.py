@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 OWN = {v.upper() for v in vars(look).values() if isinstance(v, str) and v.startswith("#")}
 OWN |= {colour.upper() for palette in (look.LIGHT, look.DARK) for colour in palette.values()}
 DRAWN = ["docs/_static/*.svg", "docs/_static/site.css", "paper/*.py", "src/tunelater/demo.py",
-         "src/tunelater/page/page.*"]  # fmt: skip
+         "src/tunelater/page/*.*"]  # fmt: skip
 
 
 @pytest.mark.parametrize("pattern", DRAWN)
@@ -53,3 +53,4 @@ def test_text_and_marks_stand_out(palette: dict[str, str]) -> None:
 def test_colours_of_the_map_rise_in_lightness() -> None:
     rising = [luminance(colour) for colour in look.SEQUENCE_STOPS]
     assert rising == sorted(rising)
+    assert all(max(contrast(colour, on) for on in (look.MARK, look.RIM)) >= 3 for colour in look.SEQUENCE_STOPS)

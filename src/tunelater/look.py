@@ -28,6 +28,8 @@ DARK: Mapping[str, str] = {
 
 SEQUENCE = "viridis"
 """Matplotlib's name of the colours of a heat map, whose lightness rises with the value."""
+MARK, RIM = "#000000", "#FFFFFF"
+"""Of marks on a heat map, black with a white rim, to be seen on any of its colours."""
 SEQUENCE_STOPS = (
     "#440154", "#472D7B", "#3B528B", "#2C728E", "#21918C", "#28AE80", "#5EC962", "#ADDC30", "#FDE725",
 )  # fmt: skip
@@ -41,7 +43,7 @@ def as_css() -> str:
         return " ".join(f"--{name}: {colour};" for name, colour in palette.items())
 
     typeface = ", ".join(f'"{name}"' if " " in name else name for name in TYPEFACE)
-    fixed = f"--typeface: {typeface}; --sequence: {', '.join(SEQUENCE_STOPS)};"
+    fixed = f"--typeface: {typeface}; --sequence: {', '.join(SEQUENCE_STOPS)}; --mark: {MARK}; --rim: {RIM};"
     return (
         f":root {{ color-scheme: light dark; {fixed} {told(LIGHT)} }}\n"
         f"@media screen and (prefers-color-scheme: dark) {{ :root:not([data-paper]) {{ {told(DARK)} }} }}\n"

@@ -304,10 +304,7 @@ function makeHeat(view, place, { pick, pointed }) {
     x: { label: nameOf(x), range: range(x), axis: at(x, 4) },
     y: { label: y === null ? "" : nameOf(y), range: range(y), axis: at(y, 7) },
     // Black with a white rim, to be seen on any colour.
-    series: [
-      ...rows.map(([first]) => rowOfCells(halfOf(first))),
-      dots("#000000", { rim: "#FFFFFF", size: 2.6, width: 1 }),
-    ],
+    series: [...rows.map(([first]) => rowOfCells(halfOf(first))), dots("mark", { rim: "rim", size: 2.6, width: 1 })],
     data() {
       known();
       return [...rows.map((row) => [...placed(row), row.map(colourOf)]), placed(rows.flat().filter((i) => near?.[i]))];

@@ -21,7 +21,7 @@ export function colours() {
 function readColours() {
   const style = getComputedStyle(document.documentElement);
   const of = (name) => style.getPropertyValue(`--${name}`).trim();
-  const names = ["ground", "surface", "ink", "muted", "line", "edge", "chosen", "other", "positive", "negative"];
+  const names = ["ground", "ink", "muted", "line", "edge", "chosen", "other", "positive", "negative", "mark", "rim"];
   const out = Object.fromEntries(names.map((name) => [name, of(name)]));
   return {
     ...out,
@@ -62,8 +62,8 @@ export const PROBABILITY = {
   values: (_, splits) => splits.map((t) => `${Number((100 * sigmoid(t)).toPrecision(6))}%`),
 };
 
-// What a series of a chart looks like; colours are names in the look, or fixed. Its data are [x, y], with x rising.
-const paint = (colour) => () => colours()[colour] ?? colour;
+// What a series of a chart looks like; colours are names in the look. Its data are [x, y], with x rising.
+const paint = (colour) => () => colours()[colour];
 const styled = (colour, more) => ({ auto: false, pxAlign: 0, stroke: paint(colour), ...more });
 
 // Gaps are where y is null.
