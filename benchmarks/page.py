@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from playwright.sync_api import sync_playwright
 
 from tunelater.aggregates import BITS, BinnedGrid
 from tunelater.histograms import Bins, ScoreHistograms
@@ -60,7 +59,7 @@ window.moves = {
 
 
 def made_up(rows: int = 20_000, positives: int = 600, side: int = 20) -> str:
-    """A page of side x side lambdas and three sites."""
+    """A page of made-up scores at side x side lambdas, at three sites."""
     rng = np.random.default_rng(0)
     target = (np.arange(rows) < positives).astype(np.int8)
     site = rng.choice(["A", "B", "C"], rows, p=[0.5, 0.3, 0.2])
@@ -75,7 +74,10 @@ def made_up(rows: int = 20_000, positives: int = 600, side: int = 20) -> str:
         }
     }
     grid = BinnedGrid.of(ScoreHistograms.of(scores, bins), within=within)
-    told = {"run": "made-up", "command": "", "data": "made-up", "noun": "row", "labels": ["no", "yes"], "start": None}
+    told = {
+        "run": "a made-up example", "data": "made-up scores", "noun": "row", "labels": ["no", "yes"], "start": None,
+        "command": "tunelater predict run NEW --at point.json --out alerts.csv",
+    }  # fmt: skip
     return page(told | {"grid": grid.to_dict()})
 
 
@@ -123,6 +125,8 @@ def main() -> None:
     if options.write:
         options.write.write_text(made_up(), encoding="utf-8")
         return
+    from playwright.sync_api import sync_playwright  # made_up does without
+
     with tempfile.TemporaryDirectory() as folder:
         pages = options.pages
         if not pages:

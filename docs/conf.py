@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import runpy
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -30,6 +31,8 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 SCHEMAS = ROOT / "src" / "tunelater" / "schemas"
 """Of what the library writes for other programs; they are on the site as they are in the package."""
+EXAMPLE = ROOT / "benchmarks" / "page.py"
+"""Writes a page to choose on, of made-up scores: what links to it leads to that page on the site."""
 
 project = "tunelater"
 release = version = tunelater.__version__
@@ -80,7 +83,7 @@ BORROWED = {
     "repository/study-tables": "docs/results/study/tables",
 }
 MARKUP = re.compile(
-    r"^```.*?^```$"  # neither in a block of code
+    r"^(?P<fence>`{3,}).*?^(?P=fence)$"  # neither in a block of code
     r"|(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)"
     r"|`[^`\n]+`",  # nor in code
     re.MULTILINE | re.DOTALL,
@@ -107,8 +110,9 @@ def rewritten(text: str, source: str) -> str:
             place = f"/{pages[inside]}.md"
         elif path.is_file() and path.is_relative_to(DOCS) and (found["image"] or path.suffix in (".md", ".rst")):
             place = f"/{path.relative_to(DOCS).as_posix()}"
-        elif path.parent == SCHEMAS:
-            return f'<a href="{"../" * page.count("/")}{SCHEMAS.name}/{path.name}">{found["text"]}</a>'
+        elif path.parent == SCHEMAS or path == EXAMPLE:
+            published = f"{SCHEMAS.name}/{path.name}" if path.parent == SCHEMAS else "example-report.html"
+            return f'<a href="{"../" * page.count("/")}{published}">{found["text"]}</a>'
         else:
             return found["text"]
         return f"{found['image']}[{found['text']}]({place}{'#' + anchor if anchor else ''})"
@@ -312,12 +316,14 @@ def linked_by_last_name(app: Sphinx, env: BuildEnvironment, node: Any, content: 
     return nodes.reference("", "", content.deepcopy(), internal=True, refuri=f"{uri}#{entry.node_id}")
 
 
-# --- Schemas, for programs to load
+# --- Schemas, for programs to load; a page to choose on, to try
 
 
-def publish_schemas(app: Sphinx, error: Exception | None) -> None:
+def publish(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         shutil.copytree(SCHEMAS, Path(app.outdir, SCHEMAS.name), dirs_exist_ok=True)
+        html = runpy.run_path(str(EXAMPLE))["made_up"](rows=4_000, positives=160, side=10)
+        Path(app.outdir, "example-report.html").write_text(html, encoding="utf-8")
 
 
 # --- No page asks another server for anything
@@ -349,5 +355,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", as_restructured, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skip_what_is_of_no_use)
     app.connect("missing-reference", linked_by_last_name)
-    app.connect("build-finished", publish_schemas)
+    app.connect("build-finished", publish)
     app.connect("build-finished", check_that_nothing_is_loaded_from_elsewhere)

@@ -302,7 +302,8 @@ function makeHeat(view, place, { pick, pointed }) {
     rows.flat().findLast((l) => Math.abs(placeOf(x, l) - px) <= halfOf(l) && Math.abs(placeOf(y, l) - py) <= halfOf(l));
   const chart = new Chart(place, {
     x: { label: nameOf(x), range: range(x), axis: at(x, 4) },
-    y: { label: y === null ? "" : nameOf(y), range: range(y), axis: at(y, 7) },
+    y: { label: y === null ? "" : nameOf(y), range: range(y), axis: at(y, 10) },
+    height: 430,
     // Black with a white rim, to be seen on any colour.
     series: [...rows.map(([first]) => rowOfCells(halfOf(first))), dots("mark", { rim: "rim", size: 2.6, width: 1 })],
     data() {
