@@ -17,7 +17,7 @@ SOURCE = Path(tunelater.__file__).parent
 
 # Each layer may import from the layers above it, and within itself downwards in the order given.
 LAYERS = [
-    ["problems", "interrupt", "look"],
+    ["problems", "names", "interrupt", "look"],
     ["losses", "distributions", "engines", "backbones"],
     ["film", "metrics", "sam", "vision"],
     ["intervals"],

@@ -4,17 +4,12 @@ import dataclasses
 import json
 import os
 import re
-import shutil
-import subprocess
-import unicodedata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from page_reference import point_at
@@ -25,11 +20,9 @@ from tunelater.cli import app
 from tunelater.needs import Need
 from tunelater.points import OperatingPoint
 from tunelater.problems import DoubtfulInputWarning, InputError
-from tunelater.reporting import displayed, report, shell_word
+from tunelater.reporting import report
 from tunelater.runs import Run
 from tunelater.workflow import count, labelled_samples
-
-BASH = shutil.which("bash")
 
 
 def told(page: Path) -> dict[str, Any]:
@@ -147,34 +140,6 @@ def test_no_weight_of_a_case_reaches_the_file(run: Run, table: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------- names
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(max_size=30) | st.binary(max_size=20).map(os.fsdecode))
-def test_names_are_seen_as_they_are(name: str) -> None:
-    text = displayed(name)
-    text.encode("utf-8")
-    inside = text.removeprefix("\u2068").removesuffix("\u2069")
-    assert {unicodedata.category(c) for c in inside if c not in "\u200c\u200d"}.isdisjoint(
-        {"Cc", "Cf", "Cs", "Zl", "Zp"}
-    )
-    # Nothing in it changes the order of what stands around it.
-    assert text != inside or {unicodedata.bidirectional(c) for c in inside}.isdisjoint({"R", "AL", "AN"})
-    if name.isascii() and name.isprintable():
-        assert text == name
-
-
-@pytest.mark.skipif(BASH is None, reason="words of a command are read by bash, which is not installed")
-def test_a_word_of_a_command_is_read_as_it_was_meant() -> None:
-    names = ["run", "run <i> 'a' \"b\" $HOME `x`", "a\\b", "run\u202egnp.exe", "a'\\\u202e'", "\u05d0\u05d1 c"]
-    names += ["tab\there", "line\nbreak", os.fsdecode(b"run\xff\xfe"), os.fsdecode(b"\x80'")]
-    assert BASH is not None
-    for name in names:
-        word = shell_word(name)
-        assert word.isprintable()
-        word.encode("utf-8")
-        done = subprocess.run([BASH, "-c", f"printf %s {word}"], capture_output=True, check=True)
-        assert done.stdout == os.fsencode(name)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from tunelater import interrupt
+from tunelater.names import shell_word, shown
 from tunelater.problems import DoubtfulInputWarning, InputError, Problems
 
 if TYPE_CHECKING:
@@ -318,12 +318,12 @@ def fit(
                 problems=list(problems),
             )
         shares = ", ".join(f"{n['rows']} {name} ({n['positives']} positive)" for name, n in run.data["splits"].items())
-        typer.echo(f"Model {run.id}, trained on {run.form.told}; {run.form.noun}s: {shares}.")
+        _tell(f"Model {run.id}, trained on {run.form.told}; {run.form.noun}s: {shares}.")
         if run.data.get("chosen_on_test"):
             _warn(
                 "protocol paper: the validation images are the test images, so that whatever is chosen flatters itself"
             )
-        typer.echo(f"Run folder: {out}")
+        _tell(f"Run folder: {out}")
         need = ["--maximize", "precision", "--subject-to", "recall>=0.9", "--out", "point.json"]
         reading = _given({"--images": images, "--on-bad": on_bad, "--max-pixels": max_pixels, "--cache": cache})
         _echo_next("tune", out, data, *need, *reading)
@@ -449,12 +449,12 @@ def tune(
             )
         _print_point(point)
         if out is not None:
-            typer.echo(f"Operating point: {out}")
+            _tell(f"Operating point: {out}")
             new = "NEW/" if data.is_dir() else f"NEW{data.suffix if data.suffix in ('.parquet', '.pq') else '.csv'}"
             reading = _given({"--paths": paths, "--images": images, "--on-bad": on_bad, "--max-pixels": max_pixels})
             _echo_next("predict", run, new, "--at", out, "--out", "alerts.csv", *reading)
             if is_image_folder(data) and not point.off_by:
-                typer.echo("NEW/ stands for a folder of image files, of any names and at any depth.")
+                _tell("NEW/ stands for a folder of image files, of any names and at any depth.")
 
 
 @app.command(
@@ -485,7 +485,7 @@ def count(
         ).total
         rows, positives = int(total.rows.sum()), int(total.rows[1])
         told = f"{_counted(rows, 'row')}, {positives} positive, at {_counted(len(total), 'lambda')}"
-        typer.echo(f"{told}, in bins of 2^-{total.bins.bits}: {out}")
+        _tell(f"{told}, in bins of 2^-{total.bins.bits}: {out}")
 
 
 @app.command(
@@ -526,7 +526,7 @@ def evaluate(
         _print_estimates(title, done.point, done.estimates)
         _print_reliability(done)
         if reliability is not None:
-            typer.echo(f"Reliability diagram: {reliability}")
+            _tell(f"Reliability diagram: {reliability}")
 
 
 @app.command(
@@ -588,12 +588,12 @@ def report(
                 images=source,
             )
         told = f"{_counted(sum(done.rows), f'{done.split} {done.noun}')}, {done.rows[1]} positive"
-        typer.echo(f"{told}, at {_counted(done.lambdas, 'lambda')}, {done.size / 1e6:.1f} MB: {out}")
+        _tell(f"{told}, at {_counted(done.lambdas, 'lambda')}, {done.size / 1e6:.1f} MB: {out}")
         for column, n in done.joined.items():
-            typer.echo(f"{_counted(n, 'value')} of {column} joined, as missing or rare")
+            _tell(f"{_counted(n, 'value')} of {column} joined, as missing or rare")
         for what in done.left_out:
             _warn(f"of {at}, {what}")
-        typer.echo(f"Open it in a browser: {out.resolve().as_uri()}")
+        _tell(f"Open it in a browser: {out.resolve().as_uri()}")
 
 
 @app.command(
@@ -646,7 +646,7 @@ def predict(
                 on_rows=lambda n, noun: advance(n, unit=f"{noun}s"),
             )
         rows, alerts = _counted(done.rows, done.noun), _counted(done.alerts, "alert")
-        typer.echo(f"{rows}, {alerts} ({done.alerts / max(done.rows, 1):.2%}): {out}")
+        _tell(f"{rows}, {alerts} ({done.alerts / max(done.rows, 1):.2%}): {out}")
         if done.extrapolated:
             _warn("the point's lambda lies outside of the range that the model was trained on (column 'extrapolated')")
 
@@ -682,10 +682,10 @@ def export(
             done = LCTClassifier.load(run).export(out, **options)
         else:
             done = export_model(run, out, at=at or [], **options)
-        typer.echo(f"Model {done.description['model']}: {done.out}")
+        _tell(f"Model {done.description['model']}: {done.out}")
         for place in done.points:
-            typer.echo(f"Operating point: {place}")
-        typer.echo(f"To run it:\n\n{done.snippet}")
+            _tell(f"Operating point: {place}")
+        _tell(f"To run it:\n\n{done.snippet}")
 
 
 @app.command(
@@ -727,7 +727,7 @@ def card(
                 run, out, data=data, at=at or [], groups=group or [], force=force, images=source if data else None
             )
         for path in written:
-            typer.echo(f"{'Model card' if path == out else 'Figure'}: {path}")
+            _tell(f"{'Model card' if path == out else 'Figure'}: {path}")
 
 
 ReferenceData = Annotated[
@@ -815,10 +815,10 @@ def adapt(
                 images=source,
             )
         for line in done.audit.in_words():
-            typer.echo(line)
+            _tell(line)
         if done.audit.before:
             _print_change(done)
-        typer.echo(f"Audit: {done.record}")
+        _tell(f"Audit: {done.record}")
         if done.audit.outcome == "unmet":
             _warn(f"no operating point was written: {done.audit.verdict}")
             raise typer.Exit(UNMET)
@@ -827,9 +827,9 @@ def adapt(
             raise typer.Exit(DRIFTED)
         if done.audit.tests["overridden"]:
             _warn("the inputs have drifted, so that what is estimated here may be wrong")
-        typer.echo(f"Operating point: {out}")
+        _tell(f"Operating point: {out}")
         if done.audit.has_enough_labels:
-            typer.echo("These cases have labels enough to choose on them, once those without are left out:")
+            _tell("These cases have labels enough to choose on them, once those without are left out:")
             _echo_next("tune", run, new, *done.audit.needs_as_options())
 
 
@@ -903,7 +903,7 @@ def watch(
                 seen=seen,
                 memory_mb=memory,
                 images=source,
-                on_batch=lambda batch: typer.echo(batch.in_words),
+                on_batch=lambda batch: _tell(batch.in_words),
                 problems=list(problems),
             )
         if done.alarms:
@@ -928,7 +928,7 @@ def demo(
 
         with _progress("Training", "epochs at most", EPOCHS) as advance:
             result = run_demo(out, seed=seed, force=force, on_epoch=advance)
-        typer.echo(result)
+        _tell(result)
 
 
 def main() -> None:
@@ -966,9 +966,14 @@ def _reported(
             raise _ended(1, f"error: {error}") from None
 
 
+def _tell(text: object, err: bool = False) -> None:
+    """Print text, in which names from data and files do nothing to a terminal."""
+    typer.echo(shown(str(text)), err=err)
+
+
 def _ended(code: int, *lines: str) -> typer.Exit:
     for line in lines:
-        typer.echo(line, err=True)
+        _tell(line, err=True)
     return typer.Exit(code)
 
 
@@ -999,11 +1004,11 @@ def _given(options: dict[str, Any]) -> list[str]:
 
 def _echo_next(*command: object) -> None:
     """The command to go on with, to be pasted into a shell."""
-    typer.echo(f"Next: tunelater {shlex.join(map(str, command))}")
+    _tell(f"Next: tunelater {' '.join(shell_word(str(word)) for word in command)}")
 
 
 def _warn(message: str) -> None:
-    typer.echo(f"warning: {message}", err=True)
+    _tell(f"warning: {message}", err=True)
 
 
 class _Advance(Protocol):
@@ -1257,7 +1262,7 @@ def _print_point(point: OperatingPoint) -> None:
         return
     title = f"Chosen on {point.n} {point.split} samples, {point.n_positive} positive"
     _print_estimates(title, point, dict(point.metrics), dict(point.honest))
-    typer.echo(
+    _tell(
         "These chose the point, so their figures flatter it, for which the honest ones are corrected: see `tunelater "
         "evaluate` for samples that did not."
         if point.honest
@@ -1265,21 +1270,21 @@ def _print_point(point: OperatingPoint) -> None:
     )
     if point.off_by:
         most = ", ".join(f"{name} {value:.1g}" for name, value in point.off_by.items())
-        typer.echo(
+        _tell(
             "The samples streamed by and were counted in bins: metrics of the threshold are exact, of the others these "
             f"are off by at most: {most}."
         )
     if point.simpler_than is not None:
         from tunelater.honesty import told_lambda
 
-        typer.echo(
+        _tell(
             f"The best lambda on these is {told_lambda(point.simpler_than)}, within one standard error of which this "
             "one is the nearest to the default; --best takes the best."
         )
     if point.against_default is not None:
-        typer.echo(f"{point.against_default.sentence[0].upper()}{point.against_default.sentence[1:]}.")
+        _tell(f"{point.against_default.sentence[0].upper()}{point.against_default.sentence[1:]}.")
     if point.calibration is not None:
-        typer.echo(
+        _tell(
             f"Probabilities are calibrated ({_told_calibration(point.calibration)}) on the same samples, which "
             "flatters their Brier score and log-loss."
             + (" The honest ones are of maps fitted without the samples that they tell of." if point.honest else "")
@@ -1299,7 +1304,7 @@ def _print_certified(point: OperatingPoint) -> None:
         f"certified on {certificate.n} others, {certificate.n_positive} positive, which these figures are of"
     )
     _print_estimates(title, point, dict(point.metrics))
-    typer.echo(str(dataclasses.replace(certificate, doubts=())))  # which were told as warnings
+    _tell(str(dataclasses.replace(certificate, doubts=())))  # which were told as warnings
     _warn_of_extrapolation(point)
 
 
@@ -1347,9 +1352,9 @@ def _print_reliability(done: Evaluation) -> None:
         )
 
     calibration = done.point.calibration
-    typer.echo(f"Probabilities{f', {calibration.kind}' if calibration else ''}: {told(done.reliability, done.brier)}.")
+    _tell(f"Probabilities{f', {calibration.kind}' if calibration else ''}: {told(done.reliability, done.brier)}.")
     if done.of_link is not None:
-        typer.echo(f"Without calibration: {told(*done.of_link)}.")
+        _tell(f"Without calibration: {told(*done.of_link)}.")
 
 
 def _print_estimates(
@@ -1367,9 +1372,9 @@ def _print_estimates(
         threshold = f"the link's {threshold}, calibrated {calibrated:.4g}"
     if not SATURATES < point.threshold < 1 - SATURATES:
         threshold += f" (log-odds >= {point.log_odds_threshold:.4g}, on which rows are decided)"
-    typer.echo(f"{title}\nlambda: {lam}; threshold: {threshold} at prior {point.prior:.4g}")
+    _tell(f"{title}\nlambda: {lam}; threshold: {threshold} at prior {point.prior:.4g}")
     if isinstance(stated := point.needs.get("prior"), list):
-        typer.echo(f"Metrics are at the worst prior from {stated[0]:.4g} to {stated[1]:.4g} for each.")
+        _tell(f"Metrics are at the worst prior from {stated[0]:.4g} to {stated[1]:.4g} for each.")
     table = Table("metric", "value", "95% interval", *(("honest", "95% interval") if honest else ()), box=None)
     table.pad_edge = False
 
@@ -1383,7 +1388,7 @@ def _print_estimates(
 
 
 def _escaped(text: str) -> str:
-    """Text as it is, not as rich's markup."""
+    """Text as it is, not as rich's markup, nor as a terminal's."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape(shown(text))

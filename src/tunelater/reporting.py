@@ -13,8 +13,6 @@ import hashlib
 import html
 import json
 import re
-import shlex
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -41,6 +39,7 @@ from tunelater.data.splits import Split
 from tunelater.distributions import Lambda, Lambdas
 from tunelater.histograms import Bins
 from tunelater.losses import logit
+from tunelater.names import displayed, shell_word
 from tunelater.needs import Need
 from tunelater.points import OperatingPoint
 from tunelater.problems import InputError, Problems
@@ -314,36 +313,6 @@ def _nearest(lam: Lambda, grid: BinnedGrid) -> tuple[int, float]:
 
 
 # ------------------------------------------------------------------------------------------- names
-
-
-def displayed(text: str) -> str:
-    """A name as it is shown within a sentence: characters that are not seen, or that reorder what is around them, are
-    written out, and a name of a script from right to left is set apart from the sentence."""
-    out = "".join(c if _is_shown(c) else _written_out(c) for c in text)
-    return f"\u2068{out}\u2069" if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in out) else out
-
-
-def _is_shown(character: str) -> bool:
-    # Joiners shape letters of some scripts, and families of emoji.
-    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or character in "\u200c\u200d"
-
-
-def _written_out(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no text, as Python reads it in the name of a file
-        return f"\\x{code - 0xDC00:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def shell_word(text: str) -> str:
-    """One word of a command, for a shell to read as this text and for people to see as it is."""
-    if all(map(_is_shown, text)):
-        return shlex.quote(text)
-    out = ""
-    for c in text:
-        hidden = "".join(f"\\x{byte:02x}" for byte in c.encode("utf-8", "surrogateescape"))
-        out += (f"\\{c}" if c in "\\'" else c) if _is_shown(c) else hidden
-    return f"$'{out}'"
 
 
 def _names(run: Run, data: Data) -> dict[str, Any]:
