@@ -12,8 +12,8 @@ from tunelater.losses import logit
 from tunelater.needs import Need
 from tunelater.points import OperatingPoint, sigmoid
 from tunelater.scoring import Scores
-from tunelater.search import Choices, Task, pick
-from tunelater.tuning import BEYOND, Infeasible
+from tunelater.search import Choices, Task, Weighting, pick
+from tunelater.tuning import BEYOND, Infeasible, reaches_of
 
 
 def samples_of(grid: BinnedGrid, index: int, column: str | None = None) -> Scores:
@@ -62,17 +62,34 @@ def point_at(grid: BinnedGrid, index: int, k: int, need: Need) -> OperatingPoint
     )
 
 
+def _task_of(grid: BinnedGrid, need: Need, index: int) -> tuple[Scores, Task, Weighting]:
+    scores = samples_of(grid, index, need.grouped[0] if need.grouped else None)
+    task = Task.of(need, scores)
+    weighting = dataclasses.replace(task.weighting(task.weight[:, None]), sizes=(grid.sizes[1], grid.sizes[0]))
+    return scores, task, weighting
+
+
 def choices_of(grid: BinnedGrid, need: Need) -> Choices:
     """Of each lambda the best threshold for a need."""
-    column = need.grouped[0] if need.grouped else None
 
     def judged(index: int) -> Choices:
-        scores = samples_of(grid, index, column)
-        task = Task.of(need, scores)
-        weighting = dataclasses.replace(task.weighting(task.weight[:, None]), sizes=(grid.sizes[1], grid.sizes[0]))
+        scores, task, weighting = _task_of(grid, need, index)
         return task.choose(scores.log_odds[0], [weighting])[0]
 
     return Choices.stack([judged(index) for index in range(len(grid))])
+
+
+def reaches(grid: BinnedGrid, need: Need) -> list[dict[str, float | None]]:
+    """How far the metric of each constraint goes alone, and with the others met (None where these fail already)."""
+    tasks = [_task_of(grid, need, index) for index in range(len(grid))]
+    found = [reaches_of(task, weighting, scores.log_odds[0], 0) for scores, task, weighting in tasks]
+    out = []
+    for j, c in enumerate(need.constraints):
+        least = [min(of[j][way].missed for of in found) for way in (0, 1)]
+        values = [c.bound - m if c.relation == ">=" else c.bound + m for m in least]
+        alone, together = (v if math.isfinite(v) else None for v in values)
+        out.append({"alone": alone, "together": together})
+    return out
 
 
 def near_best(grid: BinnedGrid, need: Need) -> NDArray[np.bool_]:

@@ -74,8 +74,8 @@ function picturesOf(grid, { lambda, prior, costs, logOdds, range, steps }) {
 }
 
 // Frame by frame, the parts that were worked on, of such that take `costs` milliseconds in each of `rounds` frames after a
-// move, of which there is one in each frame of the first `moves`.
-function framesOf({ costs, rounds, moves }) {
+// move, of which there is one in each frame of the first `moves`, all of them long ones where `later`.
+function framesOf({ costs, rounds, moves, later }) {
   let [clock, next] = [0, null];
   const told = [];
   performance.now = () => clock;
@@ -91,7 +91,7 @@ function framesOf({ costs, rounds, moves }) {
   for (let frame = 0; frame < moves || next !== null; frame++) {
     if (frame < moves) {
       due = costs.map((_, i) => rounds[i]);
-      frames.again();
+      frames.again(later);
     }
     told.push([]);
     const run = next;

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import expit
 
-from page_reference import chosen, point_at, samples_of
+from page_reference import chosen, point_at, reaches, samples_of
 from tunelater.aggregates import (
     BITS,
     FEWEST,
@@ -116,6 +116,7 @@ def any_need(rng: np.random.Generator) -> Need:
     bounds = {
         "recall>=": (0.5, 1), "precision>=": (0.1, 0.8), "fpr<=": (0, 0.2), "alert_rate<=": (0.01, 0.3),
         "alert_rate>=": (0.02, 0.2), "specificity>=": (0.7, 1), "recall<=": (0.5, 1), "mcc>=": (0.1, 0.7),
+        "specificity<=": (0.8, 1), "fpr>=": (0, 0.1), "npv>=": (0.9, 1),
     }  # fmt: skip
     every = rng.random() < 0.3
     constraints = []
@@ -375,7 +376,7 @@ def test_what_is_wrong_is_told_at_once() -> None:
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_page_chooses_what_python_does(weighted: bool) -> None:
     rng = np.random.default_rng(weighted)
-    feasible = 0
+    feasible = infeasible = 0
     for seed in range(3):
         grid = binned(made(seed, side=3, weighted=weighted))
         needs = [(any_need(rng), bool(rng.integers(2))) for _ in range(100)]
@@ -384,7 +385,9 @@ def test_the_page_chooses_what_python_does(weighted: bool) -> None:
             try:
                 point = chosen(grid, need, simplest=simplest)
             except Infeasible:
+                infeasible += 1
                 assert not answer["feasible"], need.in_words
+                assert answer["reaches"] == reaches(grid, need), need.in_words
                 continue
             feasible += 1
             assert answer["feasible"], need.in_words
@@ -393,6 +396,7 @@ def test_the_page_chooses_what_python_does(weighted: bool) -> None:
             best = point.lam if point.simpler_than is None else point.simpler_than
             assert {k: float(v[answer["best"]]) for k, v in grid.lambdas.items()} == best
     assert feasible > 150
+    assert infeasible > 30
 
 
 @needs_node
@@ -454,16 +458,18 @@ def test_no_frame_of_the_page_is_late_and_no_part_of_it_waits_for_ever() -> None
     rng = np.random.default_rng(0)
     for n in (1, 2, 5, 12):
         costs, rounds = rng.integers(1, 30, n).tolist(), rng.integers(1, 4, n).tolist()
-        told = in_page(frames={"costs": costs, "rounds": rounds, "moves": 40})["frames"]
-        assert told.pop() == "settled"
-        frames = [frame for frame in told if frame != "settled"]
-        for frame in frames:
-            assert sum(costs[i] for i in frame[:-1]) < 8, "a part is begun in a frame that is late already"
-        # A move in each frame, which makes all of it vain: in turn every part is worked on nevertheless.
-        for start in range(40 - n):
-            assert set().union(*frames[start : start + n]) == set(range(n))
-        after = [i for frame in frames[39:] for i in frame]
-        assert [after.count(i) for i in range(n)] == rounds
+        for later in (False, True):
+            told = in_page(frames={"costs": costs, "rounds": rounds, "moves": 40, "later": later})["frames"]
+            assert told.pop() == "settled"
+            frames = [frame for frame in told if frame != "settled"]
+            assert bool(frames[0]) != later, "where a move takes long, its own frame is left to it"
+            for frame in frames:
+                assert sum(costs[i] for i in frame[:-1]) < 8, "a part is begun in a frame that is late already"
+            # A move in each frame, which makes all of it vain: in turn every part is worked on nevertheless.
+            for start in range(40 - n - later):
+                assert set().union(*frames[start : start + n + later]) == set(range(n))
+            after = [i for frame in frames[39:] for i in frame]
+            assert [after.count(i) for i in range(n)] == rounds
 
 
 @needs_node

@@ -25,10 +25,10 @@ export function inFrames(parts, settled) {
     settled();
   };
   return {
-    // After a move: every part is to be looked at.
-    again() {
+    // After a move: every part is to be looked at, in the frame that tells what the move came to, or in the one after it.
+    again(later = false) {
       left = parts.length;
-      frame ??= requestAnimationFrame(run);
+      frame ??= requestAnimationFrame(later ? () => (frame = requestAnimationFrame(run)) : run);
     },
     // All of it now, as paper needs it.
     finish() {

@@ -12,24 +12,25 @@ const fBeta = (beta) => (c) => {
   return ratio((1 + b2) * c.tp, (1 + b2) * c.tp + b2 * (c.positives - c.tp) + c.fp);
 };
 
+// Some can only rise, or only fall, with each alert more.
 const METRICS = {
-  recall: { values: recall, higher: true },
+  recall: { values: recall, higher: true, rises: true },
   precision: { values: (c) => ratio(c.tp, c.tp + c.fp), higher: true },
-  specificity: { values: specificity, higher: true },
-  fpr: { values: (c) => ratio(c.fp, c.negatives), higher: false },
+  specificity: { values: specificity, higher: true, rises: false },
+  fpr: { values: (c) => ratio(c.fp, c.negatives), higher: false, rises: true },
   npv: { values: (c) => ratio(c.negatives - c.fp, c.negatives - c.fp + (c.positives - c.tp)), higher: true },
   accuracy: { values: (c) => (c.tp + (c.negatives - c.fp)) / (c.positives + c.negatives), higher: true },
   balanced_accuracy: { values: (c) => (recall(c) + specificity(c)) / 2, higher: true },
   gmean: { values: (c) => Math.sqrt(recall(c) * specificity(c)), higher: true },
   mcc: {
     values: (c) => {
-      const [fn, tn] = [c.positives - c.tp, c.negatives - c.fp];
-      const [alerts, rest] = [c.tp + c.fp, tn + fn];
-      return ratio(c.tp * tn - c.fp * fn, Math.sqrt(c.positives * c.negatives * alerts * rest));
+      const fn = c.positives - c.tp;
+      const tn = c.negatives - c.fp;
+      return ratio(c.tp * tn - c.fp * fn, Math.sqrt(c.positives * c.negatives * (c.tp + c.fp) * (tn + fn)));
     },
     higher: true,
   },
-  alert_rate: { values: (c) => (c.tp + c.fp) / (c.positives + c.negatives), higher: false },
+  alert_rate: { values: (c) => (c.tp + c.fp) / (c.positives + c.negatives), higher: false, rises: true },
   f1: { values: fBeta(1), higher: true },
   f2: { values: fBeta(2), higher: true },
 };

@@ -97,12 +97,13 @@ function update() {
   writeOutcome();
   writeTake();
   writeFragment();
-  redraw();
+  // Where a need was solved there is less time left in the frame.
+  redraw(view.asked);
 }
 
-function redraw() {
+function redraw(later = false) {
   document.documentElement.dataset.ready = "no";
-  frames.again();
+  frames.again(later);
 }
 
 function buildWords() {
@@ -152,7 +153,8 @@ function buildHeat() {
   $("heat").addEventListener("blur", () => $("heat-at").removeAttribute("aria-live"));
   $("heat-metric").addEventListener("change", () => {
     view.heatMetric = $("heat-metric").value;
-    update();
+    writeFragment();
+    redraw();
   });
 }
 

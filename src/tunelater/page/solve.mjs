@@ -9,10 +9,10 @@ const ROUNDING = 1e-12;
 
 export function solve(grid, need, { simplest = true } = {}) {
   const judged = bestOf(grid, need);
-  if (!judged.some(meets)) return { feasible: false, reaches: reaches(taskOf(grid, need)) };
+  if (!judged.some(meets)) return { feasible: false, reaches: reaches(last.task) };
   const first = firstOf(judged);
   let chosen = first;
-  const reach = simplest && grid.size > 1 ? standardError(taskOf(grid, need), judged[first].counts) : 0;
+  const reach = simplest && grid.size > 1 ? standardError(last.task, judged[first].counts) : 0;
   if (reach > 0) {
     let nearest = Infinity;
     judged.forEach((c, i) => {
@@ -38,8 +38,8 @@ export function firstOf(judged) {
   return first;
 }
 
-// Whether the best threshold of a lambda meets all constraints.
-export const meets = (c) => c.allowed && Number.isFinite(c.merit);
+// Whether some threshold of a lambda meets all constraints.
+export const meets = (c) => c.counts !== null;
 const recallOf = ({ counts }) => (counts.positives > 0 ? counts.tp / counts.positives : 0);
 
 // What a need depends on.
@@ -58,7 +58,8 @@ export function judgeSome(grid, need, some) {
   return end < grid.size;
 }
 
-// The best threshold of every lambda: {allowed, merit, bin, counts}, where more merit is better.
+// The best threshold of every lambda that meets all constraints: {merit, bin, counts}, where more merit is better; where
+// none does, the counts are null.
 export function bestOf(grid, need) {
   judgeSome(grid, need, grid.size);
   return last.judged;
@@ -67,12 +68,19 @@ export function bestOf(grid, need) {
 // The objective of every lambda at its own best threshold; NaN where none meets the constraints. For heat maps.
 export function meritsOf(grid, need) {
   const { higher } = metricOf(need.objective, need.cost);
-  return bestOf(grid, need).map((c) => (c.allowed ? (higher ? c.merit : -c.merit) : NaN));
+  return bestOf(grid, need).map((c) => (meets(c) ? (higher ? c.merit : -c.merit) : NaN));
 }
 
 function taskOf(grid, need) {
   const column = need.constraints.find((c) => c.every)?.every ?? null;
-  const constraints = need.constraints.map((c) => ({ ...c, of: metricOf(c.metric) }));
+  const constraints = need.constraints.map((c) => ({
+    of: metricOf(c.metric),
+    floor: c.relation === ">=",
+    bound: c.bound,
+    every: c.every !== null,
+    positives: needsPositives(c.metric),
+    negatives: needsNegatives(c.metric),
+  }));
   return {
     grid,
     prior: need.prior,
@@ -80,81 +88,111 @@ function taskOf(grid, need) {
     constraints,
     // Where every constraint is a floor on what should be high or a ceiling on what should be low, a bin without
     // positives is never worth stopping at.
-    everyBin: !constraints.every((c) => (c.relation === ">=") === c.of.higher),
+    everyBin: !constraints.every((c) => c.floor === c.of.higher),
     subgroups: column === null ? null : grid.subgroups.find((s) => s.column === column),
-    missed: new Float64Array(constraints.length),
+    // Those that are met from some threshold on, or down to one, and those that have to be looked at everywhere.
+    ranges: constraints.filter((c) => c.of.rises !== undefined),
+    others: constraints.filter((c) => c.of.rises === undefined),
   };
 }
 
-// A grid has a hundred thousand thresholds: counts are written into the same few objects.
-const [ALL, GROUP, SHARES] = [noCounts(), noCounts(), noCounts()];
+// A lambda's bins that are worth a look, from nobody down to everybody, found once.
+const binsOf = { found: new WeakMap(), every: new WeakMap() };
+function thresholdsOf({ grid, subgroups, everyBin, prior }, i) {
+  const curve = subgroups?.cuts[i] ?? grid.curves[i];
+  const known = everyBin ? binsOf.every : binsOf.found;
+  if (!known.has(curve)) known.set(curve, Int32Array.from(binsWorthALook(curve, everyBin)));
+  return { curve, bins: known.get(curve), prior };
+}
 
-// Calls `visit` with the counts and the bin of each threshold of a lambda that is worth a look, from nobody down to
-// everybody, having written into `task.missed` by how much it misses each constraint.
-function eachThreshold(task, i, visit) {
-  const cut = task.subgroups?.cuts[i] ?? null;
-  const { tp, fp, positives, negatives } = cut ?? task.grid.curves[i];
-  const c = Object.assign(ALL, { tp: 0, fp: 0, positives, negatives });
-  for (let k = -1; k < tp.length; k++) {
-    if (k >= 0) {
-      const found = tp[k] > (k > 0 ? tp[k - 1] : 0);
-      const more = fp[k] > (k > 0 ? fp[k - 1] : 0);
-      const lowest = tp[k] === positives && fp[k] === negatives;
-      if (!found && !(more && (task.everyBin || lowest))) continue;
-      c.tp = tp[k];
-      c.fp = fp[k];
-    }
-    for (let j = 0; j < task.constraints.length; j++) task.missed[j] = shortfall(task, task.constraints[j], c, cut, k);
-    visit(c, k < 0 || cut === null ? k : cut.ends[k]);
+function binsWorthALook({ tp, fp, positives, negatives }, everyBin) {
+  const bins = [-1];
+  for (let k = 0; k < tp.length; k++) {
+    const found = tp[k] > (k > 0 ? tp[k - 1] : 0);
+    const more = fp[k] > (k > 0 ? fp[k - 1] : 0);
+    const lowest = tp[k] === positives && fp[k] === negatives;
+    if (found || (more && (everyBin || lowest))) bins.push(k);
   }
+  return bins;
 }
 
-function merit(task, c) {
-  const value = task.objective.values(atPrior(c, task.prior, c, SHARES));
-  return task.objective.higher ? value : -value;
+// A grid has a hundred thousand thresholds: counts are written into the same few objects.
+const [ALL, ALL_SHARES, GROUP, GROUP_SHARES] = [noCounts(), noCounts(), noCounts(), noCounts()];
+
+function countsAt({ tp, fp, positives, negatives }, k, out) {
+  out.tp = k < 0 ? 0 : tp[k];
+  out.fp = k < 0 ? 0 : fp[k];
+  out.positives = positives;
+  out.negatives = negatives;
+  return out;
 }
 
-// By how much a constraint is missed, in the worst subgroup; negative where it is exceeded.
-function shortfall(task, constraint, c, cut, k) {
-  if (!constraint.every) return short(task, constraint, c, c);
+// Of all cases at threshold number j, counts or shares.
+const allAt = ({ curve, bins, prior }, j) => atPrior(countsAt(curve, bins[j], ALL), prior, ALL, ALL_SHARES);
+
+// All metrics are called here: browsers compile a place that has seen two of them for any, and need not do so again.
+const valueOf = (metric, at) => metric.values(at);
+
+function meritAt(objective, at) {
+  const value = valueOf(objective, at);
+  return objective.higher ? value : -value;
+}
+
+const short = ({ of, floor, bound }, at) => (floor ? bound - valueOf(of, at) : valueOf(of, at) - bound);
+
+// By how much a constraint is missed at threshold number j, where `all` are its counts or shares; negative where it is
+// exceeded. Of subgroups the worst counts, and no more are looked at than show that it is missed by more than `enough`.
+function shortfall({ curve, bins, prior }, c, j, all, enough) {
+  if (!c.every) return short(c, all);
   let worst = -Infinity;
-  for (const group of cut.curves) {
-    if (needsPositives(constraint.metric) && !(group.positives > 0)) continue;
-    if (needsNegatives(constraint.metric) && !(group.negatives > 0)) continue;
-    GROUP.tp = k < 0 ? 0 : group.tp[k];
-    GROUP.fp = k < 0 ? 0 : group.fp[k];
-    GROUP.positives = group.positives;
-    GROUP.negatives = group.negatives;
-    worst = Math.max(worst, short(task, constraint, GROUP, c));
+  for (let g = 0; g < curve.curves.length && worst <= enough; g++) {
+    const group = curve.curves[g];
+    if ((c.positives && !(group.positives > 0)) || (c.negatives && !(group.negatives > 0))) continue;
+    worst = Math.max(worst, short(c, atPrior(countsAt(group, bins[j], GROUP), prior, ALL, GROUP_SHARES)));
   }
   return worst;
 }
 
-function short(task, { of, relation, bound }, within, c) {
-  const value = of.values(atPrior(within, task.prior, c, SHARES));
-  return relation === ">=" ? bound - value : value - bound;
+const isMet = (thresholds, c, j, all) => shortfall(thresholds, c, j, all, ROUNDING) <= ROUNDING;
+
+// The first number from which on something holds.
+function firstWhere(from, to, holds) {
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    if (holds(middle)) to = middle;
+    else from = middle + 1;
+  }
+  return from;
 }
 
-// The threshold of most merit among those that meet all constraints, or where none does, that misses them least; of equal
-// ones the lowest.
+// The threshold of most merit among those that meet all constraints; of equal ones the lowest.
 function best(task, i) {
-  const at = { allowed: false, merit: -Infinity, bin: -1, counts: noCounts() };
-  eachThreshold(task, i, (c, bin) => {
-    let met = true;
-    let sum = 0;
-    for (const m of task.missed) {
-      if (!(m <= ROUNDING)) met = false;
-      sum += Math.max(m, 0);
-    }
-    if (at.allowed && !met) return;
-    const value = met ? merit(task, c) : -sum;
-    if (at.allowed === met && !(value >= at.merit)) return;
-    at.allowed = met;
-    at.merit = value;
-    at.bin = bin;
-    Object.assign(at.counts, c);
-  });
-  return at;
+  const { objective, ranges, others } = task;
+  const thresholds = thresholdsOf(task, i);
+  const { curve, bins } = thresholds;
+  let [from, to] = [0, bins.length];
+  for (const c of ranges) {
+    // What rises with each alert more keeps a floor from some threshold on, and a ceiling down to one.
+    const later = c.floor === c.of.rises;
+    const turn = firstWhere(from, to, (j) => isMet(thresholds, c, j, allAt(thresholds, j)) === later);
+    if (later) from = turn;
+    else to = turn;
+  }
+  let merit = -Infinity;
+  let chosen = null;
+  for (let j = to - 1; j >= from; j--) {
+    const all = allAt(thresholds, j);
+    let met = 0;
+    while (met < others.length && isMet(thresholds, others[met], j, all)) met++;
+    if (met < others.length) continue;
+    const value = meritAt(objective, all);
+    if (!(value > merit)) continue;
+    merit = value;
+    chosen = bins[j];
+  }
+  if (chosen === null) return { merit, bin: null, counts: null };
+  const bin = task.subgroups && chosen >= 0 ? curve.ends[chosen] : chosen;
+  return { merit, bin, counts: countsAt(curve, chosen, noCounts()) };
 }
 
 // Of the merit at some counts, from those of both rates, with half an observation more of either kind. Of a task it takes
@@ -170,7 +208,7 @@ export function standardError(task, at) {
     const step = Math.sqrt((rate * (1 - rate)) / (size + 1));
     const [up, down] = [1, -1].map((sign) => {
       const moved = Math.min(Math.max(rate + sign * step, 0), 1) * total;
-      return merit(task, { ...at, [name]: moved });
+      return meritAt(task.objective, atPrior({ ...at, [name]: moved }, task.prior));
     });
     const half = (up - down) / 2;
     sum += half * half;
@@ -180,19 +218,28 @@ export function standardError(task, at) {
 
 // For each constraint: how far its metric goes alone, and with the others met (null where these fail already).
 function reaches(task) {
-  const out = task.constraints.map(() => [Infinity, Infinity]);
-  const { missed } = task;
-  for (let i = 0; i < task.grid.size; i++) {
-    eachThreshold(task, i, () => {
-      missed.forEach((m, j) => {
-        out[j][0] = Math.min(out[j][0], m);
-        if (missed.every((other, l) => l === j || other <= ROUNDING)) out[j][1] = Math.min(out[j][1], m);
-      });
-    });
+  const { constraints, grid } = task;
+  const missed = new Float64Array(constraints.length);
+  const alone = missed.map(() => Infinity);
+  const together = missed.map(() => Infinity);
+  for (let i = 0; i < grid.size; i++) {
+    const thresholds = thresholdsOf(task, i);
+    for (let j = 0; j < thresholds.bins.length; j++) {
+      const all = allAt(thresholds, j);
+      let fail = 0;
+      for (let l = 0; l < missed.length; l++) {
+        missed[l] = shortfall(thresholds, constraints[l], j, all, together[l]);
+        if (!(missed[l] <= ROUNDING)) fail++;
+      }
+      for (let l = 0; l < missed.length; l++) {
+        const others = missed[l] <= ROUNDING ? fail : fail - 1;
+        if (missed[l] < alone[l]) alone[l] = missed[l];
+        if (others === 0 && missed[l] < together[l]) together[l] = missed[l];
+      }
+    }
   }
-  return out.map((of, j) => {
-    const { relation, bound } = task.constraints[j];
-    const value = (m) => (Number.isFinite(m) ? (relation === ">=" ? bound - m : bound + m) : null);
-    return { alone: value(of[0]), together: value(of[1]) };
+  return constraints.map(({ floor, bound }, j) => {
+    const value = (m) => (Number.isFinite(m) ? (floor ? bound - m : bound + m) : null);
+    return { alone: value(alone[j]), together: value(together[j]) };
   });
 }
