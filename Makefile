@@ -18,7 +18,7 @@ demo: $(READY)
 	$(BIN)/tunelater demo --force
 
 test: $(READY) lint docs browser
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The report's page is tested in Chromium, where there is one, or where it can be had without being asked for a password.
 browser:

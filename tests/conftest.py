@@ -27,6 +27,17 @@ settings.load_profile("any machine")
 
 QUICK = Config(epochs=4, batch_size=256)
 
+LONGEST = ("page", "export", "paper_sweep", "image_workflow", "training", "docs", "estimator", "tuning", "models",
+           "workflow", "trackers", "readme", "deploying", "paper_cli", "adaptation", "aggregates", "losses",
+           "paper_figures", "paper_comparison", "demo", "streaming_memory")  # fmt: skip
+"""Files of tests that take ten seconds or more, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files begin first: where processes share them out, none is left alone with one at the end."""
+    place = {f"test_{name}.py": i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
 
 @pytest.fixture(scope="session")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -159,7 +159,6 @@ def test_hub(place: Path, point: OperatingPoint) -> None:
     assert "sex at point" in Path("thyroid/README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.xdist_group("trackers")
 def test_mlflow(place: Path, point: OperatingPoint) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -27,7 +27,6 @@ def fits() -> dict[tuple[str, ...], Path]:
     return {}
 
 
-@pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if blocks(page) and not other_test_of(page)],

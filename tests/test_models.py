@@ -604,11 +604,12 @@ def in_a_new_process(code: str) -> str:
     ).stdout.strip()
 
 
-def test_tables_and_resnet32_need_neither_timm_nor_torchvision() -> None:
+def test_tables_and_resnet32_need_neither_timm_nor_torchvision_nor_choosing_a_compiler() -> None:
     code = """
 import importlib, pkgutil, sys
 sys.modules["torchmetrics"] = None  # where it is installed, Fabric imports it, and it imports torchvision
-import tunelater
+import tunelater, tunelater.workflow
+print([name for name in ("torch._dynamo", "lightning_fabric") if name in sys.modules])
 for module in pkgutil.walk_packages(tunelater.__path__, "tunelater."):
     if module.name.rpartition(".")[2] not in ("__main__", "hub", "pyfunc"):  # which say what they need
         importlib.import_module(module.name)
@@ -618,7 +619,7 @@ build(tunelater.Config(), n_features=3)
 build(tunelater.Config(model=ModelConfig("resnet32")))
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"timm", "torchvision", "huggingface_hub"}))
 """
-    assert in_a_new_process(code) == "[]"
+    assert in_a_new_process(code) == "[]\n[]"
 
 
 def test_torchvision_and_timm_load_beside_any_torch() -> None:

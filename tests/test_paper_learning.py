@@ -61,15 +61,17 @@ def test_thresholds_come_from_the_validation_part() -> None:
         z, y = found.logits["validation"][i], found.target["validation"]
         test, told = found.logits["test"][i], found.target["test"]
         thresholds = np.sort(z)[::-1]
-        f1 = [reference.f1_score(y, z >= t) for t in thresholds]
-        threshold = thresholds[int(np.argmax(f1))]
+        decided = z[:, None] >= thresholds  # a label of scikit-learn's for each
+        truth = np.broadcast_to(y[:, None], decided.shape)
+        recall = reference.recall_score(truth, decided, average=None)
+        threshold = thresholds[int(np.argmax(reference.f1_score(truth, decided, average=None)))]
         assert values["f1"][i] == pytest.approx(reference.f1_score(told, test >= threshold), abs=1e-6)
-        balanced = [reference.balanced_accuracy_score(y, z >= t) for t in thresholds]
+        balanced = (recall + reference.recall_score(1 - truth, ~decided, average=None)) / 2
         threshold = thresholds[int(np.argmax(balanced))]
         expected = reference.balanced_accuracy_score(told, test >= threshold)
         assert values["balanced_accuracy"][i] == pytest.approx(expected, abs=1e-6)
-        usable = [t for t in thresholds if reference.recall_score(y, z >= t) >= 0.99]
-        threshold = max(usable, key=lambda t: reference.precision_score(y, z >= t))
+        precision = reference.precision_score(truth, decided, average=None)
+        threshold = thresholds[int(np.argmax(np.where(recall >= 0.99, precision, 0)))]
         assert values["recall@recall>=0.99"][i] == pytest.approx(
             reference.recall_score(told, test >= threshold), abs=1e-6
         )

@@ -25,7 +25,6 @@ from tunelater.training import CHECKPOINT
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'tunelater[study-ray]'")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("ray"),
     pytest.mark.filterwarnings("ignore"),  # Ray's own
 ]
 NO_DATA = Path("data")

@@ -31,8 +31,6 @@ from paper.sweep import Engaged, Plan, Progress, Report, Term, attend, plan
 from tunelater.problems import InputError
 from tunelater.training import CHECKPOINT
 
-pytestmark = pytest.mark.xdist_group("sweep")  # so that all share the workers, which take seconds to start
-
 TABLE = Column("synthetic", "synthetic", "synthetic", None)
 NO_DATA = Path("data")
 TWO = Engaged(jobs=2)
@@ -438,6 +436,7 @@ def test_a_signal_stops_at_checkpoints_and_the_next_sweep_goes_on(
 
 
 def test_a_budget_ends_a_sweep_in_time(tmp_path: Path) -> None:
+    TWO.end()  # workers start with the sweep, as those of a command do
     store, deadline = Store(tmp_path), time.time() + 5
     length = Length(epochs=100_000)  # until they stop early, after seconds; all of them take a minute or more
     many = plan(trials([TABLE], [METHODS["vs"]], seeds=range(8), length=length), NO_DATA)

@@ -302,7 +302,6 @@ def test_impossible_engines_are_told(run: Run, table: Path, point: OperatingPoin
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.xdist_group("ray")
 @pytest.mark.usefixtures("on_ray")
 def test_ray_gives_the_same_bytes(
     run: Run, frame: pd.DataFrame, point: OperatingPoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,6 @@
 """README's examples run as written."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import real_data
 import tunelater
 from documents import ROOT, Block, Reader, blocks
 from test_image_workflow import parts
+from tunelater import recipes
 
 README = ROOT / "README.md"
 CONTRIBUTING = README.with_name("CONTRIBUTING.md")
@@ -24,6 +26,9 @@ def examples(language: str, start: str = "") -> list[Block]:
 
 @pytest.fixture
 def where_the_demo_ran(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With shorter trainings: examples of the site train as long as they do for users."""
+    shorter = dataclasses.replace(recipes.tables(), epochs=5)
+    monkeypatch.setattr(recipes, "tables", lambda: shorter)
     (tmp_path / "tunelater-demo").mkdir()
     shutil.copy(table, tmp_path / "tunelater-demo" / "thyroid.csv")
     monkeypatch.chdir(tmp_path)

@@ -460,7 +460,6 @@ def test_rows_are_scored_on_one_thread_as_rays_processes_do(
     assert set(threads) == {1}
 
 
-@pytest.mark.xdist_group("ray")
 @pytest.mark.usefixtures("on_ray")
 def test_ray_counts_the_same(run: Run, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "FRAGMENT_ROWS", 400)

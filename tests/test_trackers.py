@@ -31,10 +31,6 @@ from tunelater.problems import DoubtfulInputWarning, InputError
 from tunelater.runs import Run
 from tunelater.workflow import fit, predict, predictions_of
 
-pytestmark = pytest.mark.xdist_group(
-    "trackers"
-)  # MLflow takes seconds to import and to make its database, in each process
-
 SMALL = Config(epochs=3, early_stopping=None)
 
 

@@ -45,36 +45,32 @@ def scores(seed: int = 0, n: int = 400, positives: float = 0.1, weighted: bool =
     return Scores(log_odds, target, SPACE.grid({"tau": lambdas}), positives, weight, model="m")
 
 
-def every_decision(s: Scores, prior: float | None) -> list[tuple[int, float, dict[str, float]]]:
-    """Every lambda, every threshold: (lambda, lowest score alerted on, metrics) by scikit-learn."""
+def every_decision(s: Scores, prior: float | None) -> list[dict[str, float]]:
+    """The metrics at every threshold of every lambda, by scikit-learn."""
     weight = np.ones(len(s.target)) if s.weight is None else s.weight
     if prior is not None:
         share = {c: weight[s.target == c].sum() for c in (0, 1)}
         weight = weight * np.where(s.target == 1, prior / share[1], (1 - prior) / share[0])
     rows = []
-    for i, row in enumerate(s.log_odds):
-        for t in [np.inf, *np.unique(row)]:
-            d = (row >= t).astype(int)
-            kw = {"sample_weight": weight, "zero_division": 0}
-            tn, fp, fn, _ = sk.confusion_matrix(s.target, d, sample_weight=weight).ravel()
-            rows.append(
-                (
-                    i,
-                    float(t),
-                    {
-                        "recall": sk.recall_score(s.target, d, **kw),
-                        "precision": sk.precision_score(s.target, d, **kw),
-                        "f1": sk.f1_score(s.target, d, **kw),
-                        "fpr": fp / (fp + tn),
-                        "cost": (50 * fn + fp) / weight.sum(),
-                    },
-                )
-            )
+    for row in s.log_odds:
+        thresholds = [np.inf, *np.unique(row)]
+        decided = np.stack([row >= t for t in thresholds], axis=1).astype(int)  # a label of scikit-learn's for each
+        truth = np.broadcast_to(s.target[:, None], decided.shape)
+        of_each = {"sample_weight": weight, "average": None, "zero_division": 0}
+        (tn, fp), (fn, _) = sk.multilabel_confusion_matrix(truth, decided, sample_weight=weight).transpose(1, 2, 0)
+        metrics = {
+            "recall": sk.recall_score(truth, decided, **of_each),
+            "precision": sk.precision_score(truth, decided, **of_each),
+            "f1": sk.f1_score(truth, decided, **of_each),
+            "fpr": fp / (fp + tn),
+            "cost": (50 * fn + fp) / weight.sum(),
+        }
+        rows += [{name: float(values[j]) for name, values in metrics.items()} for j in range(len(thresholds))]
     return rows
 
 
 @functools.cache
-def decisions_of(weighted: bool, prior: float | None) -> list[tuple[int, float, dict[str, float]]]:
+def decisions_of(weighted: bool, prior: float | None) -> list[dict[str, float]]:
     return every_decision(scores(n=120, weighted=weighted, lambdas=3), prior)
 
 
@@ -95,8 +91,8 @@ def test_select_equals_a_search_over_everything(
     rows = decisions_of(weighted, prior)
     if constraint is not None:
         metric, bound = constraint
-        rows = [r for r in rows if (r[2][metric] >= bound if metric == "recall" else r[2][metric] <= bound)]
-    best = max(sign * r[2][name] for r in rows)
+        rows = [r for r in rows if (r[metric] >= bound if metric == "recall" else r[metric] <= bound)]
+    best = max(sign * r[name] for r in rows)
     point = OperatingGrid(s, prior=prior).select(**need, simplest=False)
     assert sign * point.metrics[name].value == pytest.approx(best)
     if constraint is not None:
@@ -221,7 +217,7 @@ def test_what_nothing_meets_says_what_is_attainable() -> None:
     s = scores(n=300)
     with pytest.raises(Infeasible) as error:
         OperatingGrid(s).select(maximize="f1", subject_to=["recall>=0.9", "precision>=0.9"])
-    rows = [r[2] for r in every_decision(s, None)]
+    rows = every_decision(s, None)
     reach = max(r["recall"] for r in rows if r["precision"] >= 0.9)
     assert f"recall reaches 1 alone, and {reach:.4g} with precision>=0.9, at gamma 0.1, tau" in str(error.value)
     reach = max(r["precision"] for r in rows if r["recall"] >= 0.9)
@@ -549,15 +545,16 @@ def test_bootstrap_intervals_equal_a_loop_over_resampled_rows(weighted: bool, pr
             share.append(np.repeat(total / w[index[-1]].sum(), len(index[-1])))
         i, v = np.concatenate(index), np.concatenate(share) * w[np.concatenate(index)]
         y, p = target[i], 1 / (1 + np.exp(-z[i].astype(np.float64)))
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(y, alerts[i], average="binary", sample_weight=v)
         found.append(
             {
                 "auc": sk.roc_auc_score(y, z[i], sample_weight=v),
                 "average_precision": sk.average_precision_score(y, z[i], sample_weight=v),
                 "brier": sk.brier_score_loss(y, p, sample_weight=v),
                 "log_loss": sk.log_loss(y, p, sample_weight=v),
-                "recall": sk.recall_score(y, alerts[i], sample_weight=v),
-                "precision": sk.precision_score(y, alerts[i], sample_weight=v),
-                "f1": sk.f1_score(y, alerts[i], sample_weight=v),
+                "recall": recall,
+                "precision": precision,
+                "f1": f1,
             }
         )
     for name in found[0]:

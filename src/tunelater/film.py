@@ -179,10 +179,10 @@ class StageFiLM(nn.ModuleList):
         return out
 
 
-@torch.compiler.assume_constant_result
-def _thread() -> int:
-    """The running thread, of which compiled code cannot ask."""
-    return threading.get_ident()
+def _thread() -> int | None:
+    """The running thread; None in compiled code, which cannot ask."""
+    # Marking this as constant for the compiler would import the compiler, which takes longer than all of torch.
+    return None if torch.compiler.is_compiling() else threading.get_ident()
 
 
 class _StageCall:
@@ -194,7 +194,7 @@ class _StageCall:
         self.times = 0
 
     def __call__(self, module: nn.Module, inputs: Any, z: Tensor) -> Tensor | None:
-        if _thread() != self.thread:
+        if None not in (here := _thread(), self.thread) and here != self.thread:
             return None
         self.times += 1
         axis, channels = self.stage.axis, self.stage.channels

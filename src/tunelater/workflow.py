@@ -67,8 +67,6 @@ from tunelater.runs import FORMAT as RUN_FORMAT
 from tunelater.runs import Run, another_lives, building, output_problems, publish
 from tunelater.scoring import Scores, check_lambdas
 from tunelater.streaming import FoldedHistograms, HistogramGrid, load_shards, problems_of_rows
-from tunelater.trackers import problems_of_tracker, tracker_of
-from tunelater.training import problems_of_compiling, train
 from tunelater.tuning import problems_of_calibrating, problems_of_guarantee, select_from
 
 GRID = 9
@@ -128,6 +126,10 @@ def fit(
         InputError: everything wrong with the arguments and the data.
         TrainingDiverged: the loss turned non-finite; the message says what to change.
     """
+    # Fabric brings the compiler of torch along: two seconds that choosing and predicting need not wait for.
+    from tunelater.trackers import problems_of_tracker, tracker_of
+    from tunelater.training import problems_of_compiling, train
+
     found = Problems()
     found.add(*problems, *problems_of_tracker(tracker, out))
     if out is not None:
