@@ -63,6 +63,10 @@ class Tab:
             raise RuntimeError(done["exceptionDetails"]["text"])
         return json.loads(done["result"]["value"])
 
+    def to_screen_of(self, density: float) -> None:
+        """As the window is moved to a screen of so many pixels for one of the page."""
+        self.send("browsingContext.setViewport", context=self._context, devicePixelRatio=density)
+
     def wait_for(self, condition: str) -> None:
         """Until this JavaScript expression holds."""
         end = time.monotonic() + PATIENCE

@@ -680,6 +680,26 @@ def test_what_moves_leave_is_what_is_drawn_anew(opened: Any, written: Path) -> N
     assert {name for name in again if again[name] != before[name]} == set()
 
 
+# As who drags the edge of a window does.
+RESIZED = """async () => {
+  const main = document.querySelector("main");
+  for (let i = 0; i < 41; i++) {
+    main.style.width = i % 2 ? "60%" : "";
+    await new Promise(requestAnimationFrame);
+  }
+}"""
+
+
+def test_a_window_that_is_resized_keeps_all_curves(opened: Any, written: Path) -> None:
+    """Also where a size changes while the curves of another are still being drawn."""
+    here = opened(written)
+    before = pictures(here.page)
+    for _ in range(3):
+        here.page.evaluate(RESIZED)
+        here.page.evaluate(AT_REST)
+        assert pictures(here.page) == before
+
+
 def test_in_firefox(written: Path, counted: BinnedGrid, tmp_path: Path) -> None:
     client = pytest.importorskip("firefox", reason="Firefox is driven with the package websockets, which is missing")
     if FIREFOX is None:
@@ -712,7 +732,8 @@ def test_in_firefox(written: Path, counted: BinnedGrid, tmp_path: Path) -> None:
         tab.evaluate("() => document.getElementById('slider-threshold').focus()")
         tab.type("\ue014")  # the right arrow
         assert tab.evaluate(told) > before
-        # A page that is opened at the address draws the same.
+        # A page that is opened at the address draws the same, also on the other screen that this one was moved to.
+        tab.to_screen_of(2)
         tab.evaluate(AT_REST)
         tab.wait_for(ready)
         left = tab.evaluate(PICTURES)
@@ -746,7 +767,9 @@ def test_losses_with_fewer_hyperparameters(opened: Any, table: Path, tmp_path: P
     (tmp_path / "points").mkdir()
     point = here.download(tmp_path / "points")
     assert set(point.lam) == set(config.lambdas)
-    assert here.page.is_visible("#heat-figure") == (done.lambdas > 1)
+    for about_lambdas in ("#heat-figure", "#compare", "#simplest", ".key-other"):
+        assert here.page.is_visible(about_lambdas) == (done.lambdas > 1)
+    assert ("lambda" in here.page.inner_text("#verdict")) == (done.lambdas > 1)
 
 
 def test_counts_of_shards_make_a_page(opened: Any, run: Run, table: Path, tmp_path: Path) -> None:
@@ -872,6 +895,10 @@ def test_terms_are_explained_where_they_stand_and_in_the_glossary(opened: Any, w
     assert tip.is_visible()
     page.keyboard.press("Escape")
     assert not tip.is_visible()
+    # Nor does that of a term that lay under it come, as a browser says that the pointer is on it now.
+    under = "([x, y]) => document.elementFromPoint(x, y).dispatchEvent(new MouseEvent('mouseenter', { clientX: x, clientY: y }))"  # noqa: E501
+    page.evaluate(under, [box["x"] + 8, box["y"] + box["height"] / 2])
+    assert not tip.is_visible()
     term.hover()
     assert tip.is_visible()
     page.mouse.move(0, 0)
@@ -908,6 +935,42 @@ def test_rare_events_are_told_among_more_cases(opened: Any, written: Path) -> No
         assert int(found[1]) / positives == pytest.approx(figure_in(shown(here.page, "recall")), abs=0.5 / positives)
     here.page.fill("#prior", "0.01")
     assert here.page.inner_text("#summary").startswith("Of 1,000 cases fewer than 1 is positive, 0.1 on average. ")
+
+
+def test_finds_and_misses_that_a_thousand_cases_round_to_none_are_told(opened: Any, written: Path) -> None:
+    here = opened(written)
+    stops = int(here.page.get_attribute("#slider-threshold", "max"))
+    told_in_more = 0
+    for prior in ("0.2", "0.5", "2"):
+        here.page.fill("#prior", prior)
+        for place in (3, stops // 2, stops - 3, stops - 1):
+            set_slider(here.page, "threshold", place)
+            recall = figure_in(shown(here.page, "recall"))
+            summary = here.page.inner_text("#summary")
+            counts = re.findall(r"([\d,]+) (?:is|are) found and ([\d,]+) missed", summary)
+            found, missed = (int(n.replace(",", "")) for n in counts[-1])
+            assert (found > 0, missed > 0) == (recall > 0, recall < 1), summary
+            told_in_more += len(counts) - 1
+    assert told_in_more > 0
+
+
+def test_whoever_is_alerted_on_is_said_in_words(opened: Any, written: Path) -> None:
+    here = opened(written)
+    stops = here.page.get_attribute("#slider-threshold", "max")
+    told = []
+    for place in ("0", "5", stops):
+        set_slider(here.page, "threshold", place)
+        told.append(here.page.get_attribute("#slider-threshold", "aria-valuetext"))
+    assert [told[0], told[2]] == ["alert on everybody", "alert on nobody"]
+    assert re.fullmatch(r"alert from probability [\d.]+%", told[1])
+    # Of everybody all are negative that are not positive, with a mark between thousands.
+    set_slider(here.page, "threshold", 0)
+    here.page.fill("#prior", "0.001")
+    assert here.page.inner_text("#n-alarm") == "1,000"
+    here.page.fill("#fp", "1")
+    here.page.evaluate(AT_REST)
+    settled(here.page)
+    assert " 1,000 at the point" in here.page.get_attribute("#cost", "aria-label")
 
 
 def test_paper_is_light_and_as_wide_as_paper(opened: Any, written: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -196,6 +197,16 @@ def test_a_page_too_large_to_send_is_not_written(
 def test_fewer_cases_than_three_between_thresholds_are_refused(run: Run, table: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="from 3 up, so that none is alone, got 2"):
         report(run, table, out=tmp_path / "page.html", smallest=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["   ", "", " sex", "sex\u00a0"])
+def test_columns_that_no_need_can_name_are_refused(run: Run, table: Path, tmp_path: Path, name: str) -> None:
+    """A condition in every value of such a column, on a page, would come to a point that Python does not read."""
+    frame = pd.read_csv(table).rename(columns={"sex": name})
+    with pytest.raises(InputError) as told:
+        report(run, frame, out=tmp_path / "page.html", subgroups=[name])
+    assert f"cannot be of {name!r}: give it another name" in str(told.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -556,7 +556,9 @@ def report(
     allow_test: Annotated[
         bool, typer.Option("--allow-test", help="Show the run's test data (figures are then flattered).")
     ] = False,
-    memory: Annotated[int, typer.Option("--memory", metavar="MIB", help="Scores held at a time take no more.")] = 1024,
+    memory: Annotated[
+        int, typer.Option("--memory", metavar="MIB", help="Scores of a table held at a time take no more.")
+    ] = 1024,
     force: Force = False,
     paths: Paths = None,
     images: ImageFolder = None,

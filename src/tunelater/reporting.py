@@ -123,7 +123,8 @@ def report(
             a recall of 0.95.
         allow_test: choose on the test rows of the table that the run was fitted on. Counts know no splits.
         force: replace an older file at `out`.
-        memory_mb: bound on the scores and counts of a table that are held at a time, MiB.
+        memory_mb: bound on the scores and counts of a table that are held at a time, MiB. Of counts it changes nothing:
+            these are what they are.
         images: how image files are read, for a run on images.
         problems: what the caller found wrong already, to be told with the rest.
 
@@ -137,6 +138,12 @@ def report(
     sound = isinstance(subgroups, list | tuple) and all(isinstance(name, str) for name in subgroups)
     found.check(sound, f"subgroups are a list of columns, got {subgroups!r}")
     columns = tuple(dict.fromkeys(subgroups)) if sound else ()
+    unsaid = [name for name in columns if not name or name != name.strip()]
+    found.check(
+        not unsaid,
+        "a need calls a column by its name, without spaces around it ('recall>=0.9 in every sex'), so that subgroups "
+        f"cannot be of {', '.join(map(repr, unsaid))}: give it another name",
+    )
     if shards:
         found.check(not columns, f"counts of shards know no subgroups, got {', '.join(columns)}: leave out --subgroups")
         found.check(grid is None, f"counts of shards are of the lambdas they were counted at, got --grid {grid}: give "

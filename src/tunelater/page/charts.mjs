@@ -110,6 +110,11 @@ export function makeCharts(view, places, { pick, pointed }) {
     return [low + shift - 0.5, high + shift + 0.5];
   };
   const within = (x, [low, high]) => Math.min(Math.max(x, low), high);
+  // Not far outside of the picture: a browser leaves out the dashes of a line that is too long.
+  const near =
+    ([low, high]) =>
+    (y) =>
+      within(y, [low - 20 * (high - low), high + 20 * (high - low)]);
   const thresholdHere = () => {
     const edge = view.bin < 0 ? Infinity : chosen().edge[view.bin];
     return within(edge + shiftOf(grid, view.prior), span());
@@ -129,7 +134,10 @@ export function makeCharts(view, places, { pick, pointed }) {
   const costLine = (curve) => {
     const [shift, [low, high], last] = [shiftOf(grid, view.prior), span(), curve.edge.length - 1];
     const bins = Array.from({ length: last + 2 }, (_, i) => last - i);
-    return [bins.map((k) => (k < 0 ? high : k === last ? low : curve.edge[k] + shift)), bins.map(per1000(curve))];
+    return [
+      bins.map((k) => (k < 0 ? high : k === last ? low : curve.edge[k] + shift)),
+      bins.map(per1000(curve)).map(near(highestCost())),
+    ];
   };
   const cost = new Chart(places.cost, {
     x: axis("threshold (probability)", span, PROBABILITY),
@@ -151,7 +159,7 @@ export function makeCharts(view, places, { pick, pointed }) {
   const benefitLine = (benefitAt) => {
     const [low, high] = rs();
     const x = Array.from({ length: STEPS_OF_R }, (_, i) => low + (i * (high - low)) / (STEPS_OF_R - 1));
-    return [x, x.map(benefitAt)];
+    return [x, x.map(benefitAt).map(near(benefits()))];
   };
   const decision = new Chart(places.decision, {
     x: axis("threshold probability r", rs, PROBABILITY),
@@ -196,7 +204,8 @@ export function makeCharts(view, places, { pick, pointed }) {
     data() {
       const all = groupsOf();
       const y = (of) => (g) => within(logit(of(g)), ends());
-      const inside = ends().map((end, i) => end + (i ? -0.25 : 0.25));
+      const [low, high] = ends();
+      const inside = [low + 0.04 * (high - low), high - 0.04 * (high - low)];
       const placed = (some) => [some.map((g) => g.x), some.map((g) => within(logit(observedIn(g)), inside))];
       const seen = ({ observed }) => observed > 0 && observed < 1;
       return [
@@ -283,7 +292,12 @@ function makeHeat(view, place, { pick, pointed }) {
     values: (_, s) => s.map((i) => (name === null ? "" : number(axes[name][i]))),
     grid: { show: false },
   });
-  const range = (name) => () => [-0.5, size(name) - 0.5];
+  // A small cell may lie on the edge of the grid, half beyond it.
+  const range = (name) => {
+    const places = name === null ? [0] : between[name];
+    const ends = [Math.min(-0.5, Math.min(...places) - 0.25), Math.max(size(name) - 0.5, Math.max(...places) + 0.25)];
+    return () => ends;
+  };
   // Lambdas of one row and one size, the small ones last, which lie over others.
   const rowsOf = new Map();
   grid.curves.forEach((_, i) => {

@@ -21,7 +21,7 @@ export function colours() {
 function readColours() {
   const style = getComputedStyle(document.documentElement);
   const of = (name) => style.getPropertyValue(`--${name}`).trim();
-  const names = ["ground", "ink", "muted", "line", "edge", "chosen", "other", "positive", "negative", "mark", "rim"];
+  const names = ["ground", "muted", "line", "edge", "chosen", "other", "positive", "negative", "mark", "rim"];
   const out = Object.fromEntries(names.map((name) => [name, of(name)]));
   return {
     ...out,
@@ -45,21 +45,24 @@ export function ramp(stops, share) {
 
 // From the middle outwards: those that find room stay.
 const TICKS = [0.5, 0.01, 0.99, 1e-4, 0.9999, 0.1, 0.9, 0.001, 0.999, 1e-6, 0.999999];
-const ROOM = 52;
 const logOdds = (p) => Math.log(p / (1 - p));
+const asLabel = (t) => `${Number((100 * sigmoid(t)).toPrecision(6))}%`;
+// Pixels that labels take: of a letter, and between two of an axis to the left.
+const [LETTER, LINE] = [7.6, 26];
 
 // An axis whose place is log-odds and whose labels are probabilities.
 export const PROBABILITY = {
   splits: (u, axis, low, high) => {
-    const length = (axis === 0 ? u.bbox.width : 2 * u.bbox.height) / devicePixelRatio || 200;
-    const room = (ROOM * (high - low)) / length;
+    const length = (axis === 0 ? u.bbox.width : u.bbox.height) / devicePixelRatio || 200;
+    const pixels = (a, b) => (Math.abs(a - b) * length) / (high - low);
+    const needed = (a, b) => (axis === 0 ? 16 + (LETTER * (asLabel(a).length + asLabel(b).length)) / 2 : LINE);
     const kept = [];
     for (const t of TICKS.map(logOdds)) {
-      if (t >= low && t <= high && kept.every((k) => Math.abs(k - t) >= room)) kept.push(t);
+      if (t >= low && t <= high && kept.every((k) => pixels(k, t) >= needed(k, t))) kept.push(t);
     }
     return kept.sort((a, b) => a - b);
   },
-  values: (_, splits) => splits.map((t) => `${Number((100 * sigmoid(t)).toPrecision(6))}%`),
+  values: (_, splits) => splits.map(asLabel),
 };
 
 // What a series of a chart looks like; colours are names in the look. Its data are [x, y], with x rising.
@@ -68,7 +71,7 @@ const styled = (colour, more) => ({ auto: false, pxAlign: 0, stroke: paint(colou
 
 // Gaps are where y is null.
 export const line = (colour, { width = 1.5, dash = [], alpha = 1 } = {}) =>
-  styled(colour, { width, alpha, dash: dash.map((d) => d * devicePixelRatio), paths: uPlot.paths.linear() });
+  styled(colour, { width, alpha, dash, paths: uPlot.paths.linear() });
 export const CHOSEN = { width: 2.2 };
 export const DEFAULT = { dash: [5, 4] };
 export const NOBODY = { dash: [1, 3] };
@@ -172,9 +175,9 @@ export class Chart {
         ...plain(this.series),
         width: this.width,
         height: this.height,
-        padding: [8, 22, 0, 0],
+        padding: [8, 30, 0, 0],
         scales: this.scales(),
-        axes: [axis(this.x, 32), axis(this.y, 52)],
+        axes: [axis(this.x, 32), axis(this.y, byLabels)],
         hooks: { drawAxes: [(u) => this.under(u)] },
       },
       [null, ...this.data()],
@@ -208,7 +211,16 @@ export class Chart {
   }
 }
 
-const plain = (all) => ({ mode: 2, series: [null, ...all], legend: { show: false }, cursor: { show: false } });
+// An axis to the left, as wide as its labels are.
+const byLabels = (_, labels) => Math.max(52, 12 + LETTER * Math.max(0, ...(labels ?? []).map(({ length }) => length)));
+// uPlot's dashes are in pixels of the screen, of which there may be others by now.
+const dashed = ({ dash = [], ...of }) => ({ ...of, dash: dash.map((d) => d * devicePixelRatio) });
+const plain = (all) => ({
+  mode: 2,
+  series: [null, ...all.map(dashed)],
+  legend: { show: false },
+  cursor: { show: false },
+});
 
 // One faint line of every lambda, in an image of its own: some at a time, and shown once all are there.
 const AT_ONCE = 100;
@@ -224,8 +236,10 @@ export class Family {
     if (this.image?.width === width && this.image.height === height) ctx.drawImage(this.image, 0, 0);
   }
 
-  // Some more lines; true until all are there.
+  // Some more lines; true until all are there. The chart is first brought up to date, whose size they have: frames may come
+  // to the family before they come to its chart.
   more(chart) {
+    chart.draw();
     const wanted = `${chart.form} ${this.shows()}`;
     if (this.shown === wanted) return false;
     if (this.begun !== wanted) this.#begin(chart, wanted);

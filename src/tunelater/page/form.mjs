@@ -4,7 +4,19 @@ import { metricOf } from "./metrics.mjs";
 import { shareOf, stopsOf } from "./curves.mjs";
 import { asPercent, explained, nameOf, number, percent, termOf } from "./words.mjs";
 import { $, element } from "./dom.mjs";
-import { answer, called, curve, grid, lamOf, moved, nearestLambda, pick, toldThreshold, view } from "./state.mjs";
+import {
+  answer,
+  called,
+  curve,
+  grid,
+  lamOf,
+  moved,
+  nearestLambda,
+  pick,
+  toldAlerts,
+  toldThreshold,
+  view,
+} from "./state.mjs";
 import { questionOf } from "./terms.mjs";
 
 // What the form asks for.
@@ -273,7 +285,6 @@ export function writeSliders() {
   const stops = stopsHere();
   input.max = stops.length - 1;
   input.value = stops.indexOf(view.bin);
-  const text = toldThreshold(view.lambda, view.bin);
-  output.textContent = text;
-  input.setAttribute("aria-valuetext", `alert from probability ${text}`);
+  output.textContent = toldThreshold(view.lambda, view.bin);
+  input.setAttribute("aria-valuetext", toldAlerts(view.lambda, view.bin));
 }

@@ -85,7 +85,7 @@ export function writeOutcome() {
     if (icons.places !== places) icons.setAttribute("d", marksOf[kind].slice(n, n + counts[j]).join(""));
     icons.places = places;
     n += counts[j];
-    $(`n-${kind}`).textContent = String(counts[j]);
+    $(`n-${kind}`).textContent = number(counts[j]);
   });
   $("summary").textContent = inWords(shares, ICONS) + inMore(shares);
   view.estimates = estimatesOf(view.lambda, view.bin, [...FIGURES, ...Object.keys(PER_THOUSAND)]);
@@ -123,11 +123,15 @@ function alertsInWords(hit, alarm) {
   return `There are ${number(hit + alarm)} alerts, ${hit ? number(alarm) : "all"} of them false.`;
 }
 
-// Events too rare for a thousand cases to show, in so many that there are ten or more.
+// Events too rare for a thousand cases to show, in so many that there are ten or more; and of finds or misses that a
+// thousand cases round to none, one or more.
 function inMore(shares) {
-  const positive = shares[0] + shares[1];
-  if (1000 * positive >= 1 - 1e-9 || positive < 1e-12) return "";
-  return ` ${inWords(shares, 10 ** Math.ceil(Math.log10(10 / positive) - 1e-9))}`;
+  const [yes, positive] = [shares.slice(0, 2), shares[0] + shares[1]];
+  const some = yes.filter((s) => s > 1e-12);
+  const isHidden = outcomesOf(shares, ICONS).some((n, j) => n === 0 && yes[j] > 1e-12);
+  if (some.length === 0 || (!isHidden && ICONS * positive >= 1 - 1e-9)) return "";
+  const most = Math.max(10 / positive, ...some.map((s) => 0.5 / s));
+  return ` ${inWords(shares, 10 ** Math.ceil(Math.log10(most) - 1e-9))}`;
 }
 
 // Rows are [name, ...cells]; names and what is in the head are texts or {term}, a cell a text or [text, small text].
@@ -157,7 +161,8 @@ function writeTable(table, head, rows) {
 function withInterval(name, [value, low, high], c) {
   if (!isDefined(name, c)) return ["–", `nobody is ${name === "npv" ? "left alone" : "alerted on"}`];
   const write = (v) => (name === "alerts" ? number(v) : shown(name, v));
-  return [write(value), `${write(low)} to ${write(high)}`];
+  const [from, to] = [write(low), write(high)];
+  return [write(value), from === to ? from : `${from} to ${to}`];
 }
 
 export function writeComparison() {
@@ -179,12 +184,13 @@ export function writeComparison() {
   const of = columns.map(([, i, bin], j) => (j === 0 ? view.estimates : estimatesOf(i, bin, names)));
   const rows = [
     ["lambda", ...columns.map(([, i]) => toldLambda(i))],
-    ["alert from probability", ...columns.map(([, i, bin]) => toldThreshold(i, bin))],
+    [{ term: "threshold" }, ...columns.map(([, i, bin]) => toldThreshold(i, bin))],
     ...names.map((name) => {
       const figures = columns.map(([, i, bin], j) => withInterval(name, of[j][name], cellsAt(grid.curves[i], bin)));
       return [{ term: name }, ...figures];
     }),
   ];
+  $("compare-says").textContent = view.lambda === grid.default ? "Here the chosen lambda is the default itself." : "";
   writeTable($("comparison"), ["figure", ...columns.map(([name]) => name)], rows);
 }
 
@@ -221,6 +227,7 @@ export function writeGroups() {
   const [cases, ofEither] = grid.smallest_subgroup;
   const joined =
     ` ${s.joined === 1 ? "One value is" : `${s.joined} values are`} joined, as missing or rare: fewer than ` +
-    `${cases} cases, or than ${ofEither} positive or negative ones.`;
+    `${cases} cases, or than ${ofEither} positive or negative ones` +
+    `${s.joined > 1 ? "; where these are too few even together, with the next rarest" : ""}.`;
   $("groups-says").textContent = where + (s.joined ? joined : "");
 }

@@ -119,6 +119,7 @@ function buildWords() {
     `${counted(grid.size, "lambda")} of one model; nothing is trained again.`,
   );
   document.querySelectorAll("[data-term]").forEach((place) => place.append(termButton(place.dataset.term)));
+  document.querySelectorAll("[data-of-lambdas]").forEach((place) => (place.hidden = grid.size < 2));
   document.querySelectorAll("[data-asked]").forEach((place) => place.append(questionOf(place.dataset.asked)));
   const own = grid.names.filter((name) => name in HYPERPARAMETERS).map((name) => [name, HYPERPARAMETERS[name]]);
   for (const [key, [name, says]] of [...Object.entries(TERMS), ...own])
@@ -196,6 +197,7 @@ function start() {
   });
   places.forEach(({ place }) => sizes.observe(place));
   DARK.addEventListener("change", redraw);
+  addEventListener("dppxchange", redraw); // uPlot's, of a window on another screen
   // All is drawn before a browser goes on to print.
   const print = (is) => {
     document.documentElement.toggleAttribute("data-paper", is);

@@ -49,8 +49,10 @@ export const logOddsThreshold = (i, k) => {
 };
 export const toldThreshold = (i, k) =>
   k < 0 ? "nobody" : k === grid.curves[i].edge.length - 1 ? "everybody" : percent(sigmoid(logOddsThreshold(i, k)));
+export const toldAlerts = (i, k) =>
+  `alert ${k < 0 || k === grid.curves[i].edge.length - 1 ? "on" : "from probability"} ${toldThreshold(i, k)}`;
 export const toldLambda = (i) =>
-  grid.names.map((name) => `${nameOf(name)} ${number(grid.lambdas[name][i])}`).join(", ") || "one";
+  grid.names.map((name) => `${nameOf(name)} ${number(grid.lambdas[name][i])}`).join(", ");
 
 // The lambda nearest to some values, in units of each hyperparameter's range; with a name, of those that have its value.
 export function nearestLambda(lam, fixed = null) {
@@ -158,7 +160,7 @@ function whatWasFound({ lambda, bin, best }) {
     best === lambda ? "" : ` The best on these cases is ${toldLambda(best)}, by less than a standard error.`;
   const stays = grid.size > 1 && view.simplest && lambda === grid.default;
   const kept = stays ? " It is the default lambda: no other is better by more than a standard error." : "";
-  const point = `lambda ${toldLambda(lambda)}; alert from probability ${toldThreshold(lambda, bin)}`;
+  const point = `${grid.size > 1 ? `lambda ${toldLambda(lambda)}; ` : ""}${toldAlerts(lambda, bin)}`;
   const wanted = needAsPhrase(withNames(view.need), higher);
   return `Found: ${point}. Wanted is the ${wanted}.${kept}${plain}${judgedAt([lambda])}`;
 }

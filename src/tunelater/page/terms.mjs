@@ -8,11 +8,15 @@ export function termButton(key, mark = null) {
   const label = mark === null ? {} : { "aria-label": `What is ${nameOfTerm(key)}?` };
   const looks = { type: "button", class: mark === null ? "term" : "term asked", "data-explains": key, ...label };
   const button = element("button", looks, mark ?? nameOfTerm(key));
-  for (const event of ["mouseenter", "focus", "click"]) button.addEventListener(event, () => showTip(button));
+  for (const event of ["focus", "click"]) button.addEventListener(event, () => showTip(button));
+  button.addEventListener("mouseenter", (event) => spotOf(event) !== dismissedAt && showTip(button));
   button.addEventListener("mouseleave", hideTipSoon);
   button.addEventListener("blur", () => button === explaining && hideTip());
   return button;
 }
+// Where a text was sent away by key, a term that lay under it comes to lie under the pointer, which nobody put there.
+let [pointer, dismissedAt] = [null, null];
+const spotOf = ({ clientX, clientY }) => `${clientX} ${clientY}`;
 export const questionOf = (key) => termButton(key, "?");
 const nameOfTerm = (key) => (key in TERMS ? termOf(key) : nameOf(key));
 
@@ -46,5 +50,10 @@ function hideTipSoon() {
 export function buildTip() {
   $("tip").addEventListener("mouseenter", () => clearTimeout(hiding));
   $("tip").addEventListener("mouseleave", hideTipSoon);
-  document.addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
+  document.addEventListener("mousemove", (event) => (pointer = spotOf(event)));
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    hideTip();
+    dismissedAt = pointer;
+  });
 }

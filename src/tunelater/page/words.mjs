@@ -126,7 +126,7 @@ const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 export function number(value) {
   if (!Number.isFinite(value)) return "–";
   const size = Math.abs(value);
-  if (size >= 1000) return grouped.format(value);
+  if (size >= 999.5) return grouped.format(value);
   if (size === 0) return "0";
   if (size < 0.0001) return value.toExponential(1);
   return String(Number(value.toPrecision(3)));
