@@ -533,6 +533,16 @@ def figure_in(text: str) -> float:
     return float(re.search(r"([-\d.,]+)%?$", text)[1].replace(",", "")) * (0.01 if text.endswith("%") else 1)
 
 
+def test_a_day_is_so_many_cases(opened: Any, written: Path) -> None:
+    here = opened(written)
+    set_slider(here.page, "threshold", 12)
+    of = {name: figure_in(shown(here.page, name)) for name in ("alert_rate", "cost")}
+    for volume in (1000, 250, 3):
+        here.page.fill("#volume", str(volume))
+        assert figure_in(shown(here.page, "alerts")) == pytest.approx(volume * of["alert_rate"], rel=0.01)
+        assert figure_in(shown(here.page, "cost_a_day")) == pytest.approx(volume * of["cost"], rel=0.01)
+
+
 def test_the_map_tells_its_figure_in_its_own_unit(opened: Any, written: Path) -> None:
     """Of the chosen lambda what the table has; the bright end is the better one."""
     here = opened(written)

@@ -197,6 +197,12 @@ def test_a_page_too_large_to_send_is_not_written(
 def test_fewer_cases_than_three_between_thresholds_are_refused(run: Run, table: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="from 3 up, so that none is alone, got 2"):
         report(run, table, out=tmp_path / "page.html", smallest=2)
+    with pytest.raises(
+        InputError, match=r"need 2000 in all, got \d+: give more cases, or ask for fewer \(--smallest\)"
+    ):
+        report(run, table, out=tmp_path / "page.html", smallest=1000)
+    with pytest.raises(InputError, match=r"a MiB of memory or more, got memory_mb \(--memory\) 0"):
+        report(run, table, out=tmp_path / "page.html", memory_mb=0)
     assert list(tmp_path.iterdir()) == []
 
 

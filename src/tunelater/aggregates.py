@@ -196,10 +196,11 @@ class BinnedGrid:
         negatives, positives = (int(n) for n in histograms.rows)
         if not problems:
             counted = f"curves with {smallest} cases between two thresholds need"
-            found = ((negatives, FEWEST, "negative"), (positives, FEWEST, "positive"),
-                     (negatives + positives, 2 * smallest, "in all"))  # fmt: skip
-            for n, least, which in found:
-                problems.check(n >= least, f"{counted} {least} {which}, got {n}: give more cases")
+            fewer = ", or ask for fewer (--smallest)" if smallest > FEWEST else ""
+            found = ((negatives, FEWEST, "negative", ""), (positives, FEWEST, "positive", ""),
+                     (negatives + positives, 2 * smallest, "in all", fewer))  # fmt: skip
+            for n, least, which, instead in found:
+                problems.check(n >= least, f"{counted} {least} {which}, got {n}: give more cases{instead}")
         problems.raise_if_any()
         histograms = _coarse(histograms)
         empty = [i for i, counts in enumerate(histograms.counts) if not (counts.sum(axis=1) > 0).all()]

@@ -135,6 +135,7 @@ def report(
     found, out, shards = Problems(), Path(out), shards_in(data)
     found.add(*problems, *_problems_of_page(out, (data, run, at), force))
     found.add(*problems_of_smallest(smallest))
+    found.check(memory_mb >= 1, f"scores need a MiB of memory or more, got memory_mb (--memory) {memory_mb}")
     sound = isinstance(subgroups, list | tuple) and all(isinstance(name, str) for name in subgroups)
     found.check(sound, f"subgroups are a list of columns, got {subgroups!r}")
     columns = tuple(dict.fromkeys(subgroups)) if sound else ()

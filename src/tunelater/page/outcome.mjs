@@ -9,7 +9,7 @@ import { $, element, svg } from "./dom.mjs";
 import { cells, costs, grid, toldLambda, toldThreshold, view, wholeNeed } from "./state.mjs";
 import { termButton } from "./terms.mjs";
 
-const FIGURES = ["recall", "precision", "specificity", "alerts", "cost", "npv", "f1", "alert_rate"];
+const FIGURES = ["recall", "precision", "specificity", "alerts", "cost", "cost_a_day", "npv", "f1", "alert_rate"];
 
 const PER_THOUSAND = {
   hit: (c) => c.tp,
@@ -24,6 +24,7 @@ const metricsHere = (names) =>
       const share = (of, times) => (c) => (times * of(c)) / (c.positives + c.negatives);
       if (name in PER_THOUSAND) return [name, share(PER_THOUSAND[name], 1000)];
       if (name === "alerts") return [name, share((c) => c.tp + c.fp, view.volume)];
+      if (name === "cost_a_day") return [name, (c) => view.volume * metricOf("cost", costs()).values(c)];
       return [name, metricOf(name, costs()).values];
     }),
   );
@@ -160,9 +161,8 @@ function writeTable(table, head, rows) {
 // A figure of counts c, and its interval; of nothing there is no share.
 function withInterval(name, [value, low, high], c) {
   if (!isDefined(name, c)) return ["–", `nobody is ${name === "npv" ? "left alone" : "alerted on"}`];
-  const write = (v) => (name === "alerts" ? number(v) : shown(name, v));
-  const [from, to] = [write(low), write(high)];
-  return [write(value), from === to ? from : `${from} to ${to}`];
+  const [from, to] = [shown(name, low), shown(name, high)];
+  return [shown(name, value), from === to ? from : `${from} to ${to}`];
 }
 
 export function writeComparison() {

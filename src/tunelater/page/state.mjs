@@ -133,7 +133,7 @@ function judgedAt(lambdas) {
   const { cuts } = grid.subgroups.find((s) => s.column === column);
   const n = [...lambdas].map((i) => cuts[i].ends.length);
   const [least, most] = [Math.min(...n), Math.max(...n)];
-  return ` Conditions in every ${called(column)} can be judged at ${least === most ? most : `${least} to ${most}`} thresholds of ${n.length > 1 ? "a" : "this"} lambda; tunelater tune judges at all.`;
+  return ` So that single cases stay hidden, conditions in every ${called(column)} are judged at no more than ${least === most ? most : `${least} to ${most}`} thresholds of ${n.length > 1 ? "a" : "this"} lambda here: tunelater tune judges at all of them, and may find a better point.`;
 }
 // A need with its columns as they are told.
 function withNames(need) {

@@ -46,6 +46,7 @@ export const TERMS = {
   f1: ["F1 score", "The harmonic mean of precision and recall."],
   f2: ["F2 score", "As F1, with recall counting twice as much."],
   cost: ["expected cost", "What a case costs on average, from the costs of a miss and of a false alarm."],
+  cost_a_day: ["cost a day", "What misses and false alarms among the cases of a day cost, on average."],
   net_benefit: [
     "net benefit",
     "Positives found, less false alarms at their worth: what a threshold probability r says a false alarm costs, r / (1 - r) of a positive found (Vickers and Elkin 2006).",
@@ -143,9 +144,8 @@ export function percent(share) {
   return `${value.toFixed(places)}%`;
 }
 
-export const asPercent = (metric) =>
-  !["mcc", "cost", "f1", "f2", "brier", "log_loss", "auc", "average_precision"].includes(metric) &&
-  !metric.startsWith("net_benefit");
+const NUMBERS = ["alerts", "mcc", "cost", "cost_a_day", "f1", "f2", "brier", "log_loss", "auc", "average_precision"];
+export const asPercent = (metric) => !NUMBERS.includes(metric) && !metric.startsWith("net_benefit");
 export const shown = (metric, value) => (asPercent(metric) ? percent(value) : number(value));
 
 // What a number of things is and are called.
