@@ -217,7 +217,9 @@ def _watched(store: Store, term: Term) -> Iterator[Callable[[], bool]]:
     told, left = threading.Event(), threading.Event()
 
     def is_over() -> bool:
-        return time.time() >= term.stop or not store.sweeping(term.sweep)
+        # Of a sweep that was killed, workers have tasks left.
+        orphaned = term.parent not in (None, os.getppid())
+        return orphaned or time.time() >= term.stop or not store.sweeping(term.sweep)
 
     def watch() -> None:
         since = math.inf

@@ -888,7 +888,8 @@ def test_by_keyboard_alone(opened: Any, written: Path, tmp_path: Path) -> None:
 def test_terms_are_explained_where_they_stand_and_in_the_glossary(opened: Any, written: Path) -> None:
     here = opened(written)
     page = here.page
-    glossary = page.evaluate("Object.fromEntries([...document.querySelectorAll('dt')].map((t) => [t.id.slice(5), t.nextSibling.textContent]))")  # fmt: skip  # noqa: E501
+    explained = "[...document.querySelectorAll('dt')].map((term) => [term.id.slice(5), term.nextSibling.textContent])"
+    glossary = dict(page.evaluate(explained))
     terms = page.evaluate("[...document.querySelectorAll('[data-explains]')].map((b) => b.dataset.explains)")
     assert set(terms) <= set(glossary)
     assert {"gamma", "tau", "threshold", "miss", "false_alarm", "alert", "alerts", "standard_error", "validation",
@@ -906,8 +907,10 @@ def test_terms_are_explained_where_they_stand_and_in_the_glossary(opened: Any, w
     page.keyboard.press("Escape")
     assert not tip.is_visible()
     # Nor does that of a term that lay under it come, as a browser says that the pointer is on it now.
-    under = "([x, y]) => document.elementFromPoint(x, y).dispatchEvent(new MouseEvent('mouseenter', { clientX: x, clientY: y }))"  # noqa: E501
-    page.evaluate(under, [box["x"] + 8, box["y"] + box["height"] / 2])
+    entered = (
+        """(at) => document.elementFromPoint(at.clientX, at.clientY).dispatchEvent(new MouseEvent("mouseenter", at))"""
+    )
+    page.evaluate(entered, {"clientX": box["x"] + 8, "clientY": box["y"] + box["height"] / 2})
     assert not tip.is_visible()
     term.hover()
     assert tip.is_visible()
