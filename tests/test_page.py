@@ -221,8 +221,12 @@ def test_a_point_of_the_page_predicts(
     assert float(shown(here.page, "recall")[:-1]) == pytest.approx(100 * point.metrics["recall"].value, abs=0.05)
 
 
-def test_the_map_and_the_curves_pick(opened: Any, written: Path, tmp_path: Path) -> None:
+def test_the_map_and_the_curves_pick(opened: Any, written: Path) -> None:
     here = opened(written)
+
+    def saved() -> OperatingPoint:
+        return OperatingPoint.from_json(downloaded(here.page))
+
     here.page.select_option("#heat-metric", "auc")
     over = here.page.locator("#heat .u-over")
     over.scroll_into_view_if_needed()
@@ -231,17 +235,17 @@ def test_the_map_and_the_curves_pick(opened: Any, written: Path, tmp_path: Path)
     here.page.mouse.click(box["x"] + box["width"] * (i + 0.5) / 10, box["y"] + box["height"] * (1 - (j + 0.5) / 10))
     assert here.page.input_value("#slider-gamma") == str(i)
     assert here.page.input_value("#slider-tau") == str(j)
-    before = here.download(tmp_path)
+    before = saved()
     for chart in ("roc", "pr", "cost", "scores", "decision"):
         over = here.page.locator(f"#{chart} .u-over")
         over.scroll_into_view_if_needed()
         box = over.bounding_box()
         here.page.mouse.click(box["x"] + 0.72 * box["width"], box["y"] + 0.3 * box["height"])
-        after = here.download(tmp_path)
+        after = saved()
         assert after.lam == before.lam
         assert after.log_odds_threshold != before.log_odds_threshold, chart
         set_slider(here.page, "threshold", 20)
-        before = here.download(tmp_path)
+        before = saved()
 
 
 def test_a_link_reproduces_the_state(opened: Any, written: Path, tmp_path: Path) -> None:
