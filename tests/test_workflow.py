@@ -486,7 +486,7 @@ def test_predict_needs_memory_for_a_piece_only(run: Run, table: Path, tmp_path: 
     done = subprocess.run(arguments, check=True, capture_output=True, text=True, env=os.environ)
     few, many = map(int, done.stdout.split())
     assert files[1].stat().st_size > 120 * 2**20
-    # KiB: the reader is up to 128 MiB ahead. 1.6 million more rows as a data frame take some 800 MB.
+    # KiB: the reader is up to 128 MiB ahead. 1.6 million more rows as a data frame take some 350 MB.
     assert many - few < 150 * 1024
 
 
